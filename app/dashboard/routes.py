@@ -1,0 +1,5 @@
+"""`/dashboard`."""
+
+from fastapi import APIRouter
+
+router = APIRouter()

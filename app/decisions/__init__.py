@@ -1,0 +1,1 @@
+"""The DPO's decisions that set the pipeline going again."""

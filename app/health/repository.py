@@ -1,0 +1,27 @@
+"""SQL for health: heartbeats and counts, never a person."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.models import AuditPending, ErasureRequest, Run, Step, Worker
+
+SILENT_AFTER = timedelta(seconds=60)
+
+
+def workers_alive(session: Session, now: datetime) -> set[str]:
+    """Return the worker roles heard from within the last minute."""
+    query = select(Worker.role).distinct().where(Worker.heartbeat_at >= now - SILENT_AFTER)
+    return set(session.scalars(query))
+
+
+def counts(session: Session) -> dict[str, dict[str, int]]:
+    """Return how many requests, runs and steps stand in each state, and what the log waits for."""
+    counted = {}
+    for name, table in (("requests", ErasureRequest), ("runs", Run), ("steps", Step)):
+        query = select(table.state, func.count()).group_by(table.state)
+        counted[name] = dict(session.execute(query).tuples().all())
+    pending = session.scalar(select(func.count()).select_from(AuditPending)) or 0
+    counted["log_entries"] = {"pending": pending}
+    return counted

@@ -1,0 +1,174 @@
+"""Bodies of the inventory's calls: datasets, models, lineage edges, deployments, suppressions."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from app.core.identifiers import IDENTIFIER_TYPE_PATTERN
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class Column(BaseModel):
+    """A column that names people, and what kind of identifier it holds."""
+
+    model_config = ConfigDict(extra="forbid")
+    column: str = Field(min_length=1, max_length=200)
+    type: str = Field(pattern=IDENTIFIER_TYPE_PATTERN)
+
+
+class DatasetIn(BaseModel):
+    """A collection of records."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name
+    owner: Column = Field(description="The one column that names whom a record is filed under")
+    aliases: list[Column] = Field(default=[], description="Other columns that name the owner")
+    mentions: list[Column] = Field(default=[], description="Columns that name other people")
+
+
+class DatasetOut(DatasetIn):
+    """A registered dataset."""
+
+    created_at: datetime
+
+
+class DatasetVersionIn(BaseModel):
+    """One immutable snapshot at a URI that the workers can read."""
+
+    model_config = ConfigDict(extra="forbid")
+    version: Name
+    uri: str = Field(min_length=1, max_length=2000, examples=["file:///data/patients.parquet"])
+    format: Literal["parquet", "csv", "jsonl"]
+    rewritable: bool = Field(
+        default=True, description="Lethe may rewrite the file without erased records"
+    )
+    collected_at: AwareDatetime | None = None
+
+
+class DatasetVersionOut(BaseModel):
+    """A dataset version and how far its index is."""
+
+    dataset: str
+    version: str
+    uri: str
+    format: str
+    state: str
+    digest: str | None
+    record_count: int | None
+    skipped_identifiers: int | None
+
+
+class PolicyIn(BaseModel):
+    """What erasure may do to a model."""
+
+    model_config = ConfigDict(extra="forbid")
+    minimum_guarantee: Literal["exact", "certified", "approximate"] = "approximate"
+    allowed_methods: list[str] | None = None
+    exact_not_before: AwareDatetime | None = None
+    retraining_every_days: int | None = Field(default=None, ge=1, le=3650)
+
+
+class ModelIn(BaseModel):
+    """A family of model versions trained by one recipe."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name
+    recipe: str | None = Field(
+        default=None, description="`classifier` or `causal_lm`; none: Lethe cannot retrain it"
+    )
+    parameters: dict[str, Any] = {}
+    shards: int = Field(default=1, ge=1, le=1024)
+    slices: int = Field(default=1, ge=1, le=64)
+    holdout_share: float = Field(
+        default=0.2, ge=0, le=0.9, description="Share of owners whose records are never trained on"
+    )
+    policy: PolicyIn = PolicyIn()
+
+
+class ModelOut(BaseModel):
+    """A registered model and its versions."""
+
+    id: UUID
+    name: str
+    recipe: str | None
+    parameters: dict[str, Any]
+    shards: int
+    slices: int
+    policy: dict[str, Any]
+    versions: list[dict[str, Any]]
+
+
+class InputRef(BaseModel):
+    """A dataset version by name."""
+
+    model_config = ConfigDict(extra="forbid")
+    dataset: Name
+    version: Name
+
+
+class ModelVersionIn(BaseModel):
+    """A model version that was trained elsewhere."""
+
+    model_config = ConfigDict(extra="forbid")
+    inputs: list[InputRef] = Field(
+        default=[], description="None: its lineage is unknown, and is reported so"
+    )
+
+
+class ArtifactRef(BaseModel):
+    """An artifact by kind, name and version; made known on first mention."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: str = Field(pattern=r"^[a-z][a-z_]{1,40}$", examples=["embedding_index"])
+    name: Name
+    version: Name | None = None
+
+
+class EdgeIn(BaseModel):
+    """Influence flows from parent to child."""
+
+    model_config = ConfigDict(extra="forbid")
+    parent: ArtifactRef
+    child: ArtifactRef
+    relation: str = Field(default="derived_from", pattern=r"^[a-z][a-z_]{1,40}$")
+
+
+class DeploymentIn(BaseModel):
+    """Where a model version is served; the newest live version unless one is named."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name
+    model: Name
+    version: int | None = Field(default=None, ge=1)
+    url: str | None = Field(default=None, max_length=2000)
+
+
+class DeploymentOut(BaseModel):
+    """A deployment and what it serves now."""
+
+    id: UUID
+    name: str
+    model: str
+    version: int
+    url: str | None
+    history: list[dict[str, Any]]
+
+
+class SuppressionOut(BaseModel):
+    """A subject key that later training leaves out."""
+
+    id: UUID
+    subject_key: UUID
+    request: UUID
+    received_at: datetime
+    lifted_at: datetime | None
+
+
+class LiftIn(BaseModel):
+    """Why a suppression is lifted."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: str = Field(min_length=3, max_length=2000)

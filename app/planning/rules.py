@@ -1,0 +1,433 @@
+"""Which method carries out an erasure on one artifact, and why not each of the others.
+
+Exact first (DESIGN decision 5): the strongest guarantee that policy allows and that is finished by
+the deadline; among equals the cheapest. Predictions are deliberately on the long side, since a plan
+that is late is worse than a plan that is dear. Nothing is started here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from types import MappingProxyType
+from typing import Final, Literal
+
+Guarantee = Literal["exact", "certified", "approximate"]
+
+_STRENGTH: Final[Mapping[Guarantee, int]] = MappingProxyType(
+    {"exact": 2, "certified": 1, "approximate": 0}
+)
+METHOD_GUARANTEES: Final[Mapping[str, Guarantee]] = MappingProxyType(
+    {"sisa": "exact", "retrain": "exact", "gradient_ascent": "approximate"}
+)
+DEFAULT_RETRAINING_DAYS: Final = 30
+
+# Passes over the forget set, each with as many retained records, before ascent gives up.
+_ASCENT_PASSES: Final = 100
+# The checks read every record once with the old and once with the new weights.
+_VERIFICATION_PASSES: Final = 2
+# Claiming, loading, storing, switching the deployment.
+_OVERHEAD_SECONDS: Final = 10.0
+_DURATIONS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHit:
+    """A shard that holds records to forget, the first slice (from 0) with one, and how many."""
+
+    shard: int
+    first_slice: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPolicy:
+    """What the owner of a model allows; None is no limit, for `retraining_every_days` it is 30."""
+
+    minimum_guarantee: Guarantee = "approximate"
+    allowed_methods: frozenset[str] | None = None
+    exact_not_before: datetime | None = None
+    retraining_every_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the planner knows about one model version.
+
+    `slice_records` are the records trained on per shard and slice, before the erasure. `hits` is
+    empty when no manifest says where the records are. `seconds_per_record_pass` was measured when
+    this version was trained, or is the default rate. `supported_methods` come from the recipe.
+
+    Raises:
+        ValueError: `slice_records` is not shards by slices, or a hit lies outside it.
+    """
+
+    name: str
+    version: int
+    recipe: str | None
+    weights_present: bool
+    source_present: bool
+    shards: int
+    slices: int
+    slice_records: tuple[tuple[int, ...], ...]
+    hits: tuple[ShardHit, ...]
+    epochs: int
+    seconds_per_record_pass: float
+    supported_methods: frozenset[str]
+    policy: ModelPolicy
+    queue_seconds: float
+    served: bool
+
+    def __post_init__(self) -> None:
+        """Refuses facts that contradict each other."""
+        if [len(shard) for shard in self.slice_records] != [self.slices] * self.shards:
+            raise ValueError("slice_records needs one number per shard and slice")
+        if any(
+            not (0 <= hit.shard < self.shards and 0 <= hit.first_slice < self.slices)
+            for hit in self.hits
+        ):
+            raise ValueError("a hit lies outside the model's shards and slices")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One method that was considered, with why it was chosen or the one reason against it.
+
+    The prediction and the times are None when the method cannot run or is not allowed. `shards` are
+    the ones that would be trained again.
+    """
+
+    method: str
+    guarantee: Guarantee
+    chosen: bool
+    predicted_seconds: float | None
+    starts_at: datetime | None
+    finishes_at: datetime | None
+    reason: str
+    shards: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedAction:
+    """What one request means for one artifact. Method and guarantee are "none" if not reachable.
+
+    `commitment_due_at` is set with an approximate method: by then the next full retraining must
+    have left the records out (DESIGN decision 5).
+    """
+
+    method: str
+    guarantee: Guarantee | Literal["none"]
+    reason: str
+    candidates: tuple[Candidate, ...]
+    commitment_due_at: datetime | None
+    state: Literal["planned", "not_reachable"]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFacts:
+    """What the planner knows about one dataset version; `records` are those to forget."""
+
+    name: str
+    version: str
+    records: int
+    rewritable: bool
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    method: str
+    guarantee: Guarantee
+    seconds: float
+    starts_at: datetime
+    finishes_at: datetime
+    shards: tuple[int, ...]
+
+    @property
+    def rank(self) -> tuple[int, float, str]:
+        return (-_STRENGTH[self.guarantee], self.seconds, self.method)
+
+
+def plan_model(facts: ModelFacts, *, due_at: datetime, now: datetime) -> PlannedAction:
+    """Returns the action for a model version that was trained on records to forget.
+
+    1. Methods that cannot run, or that policy forbids, are set aside with the reason.
+    2. Of the rest, those that finish by `due_at`: the strongest guarantee, then the cheapest.
+    3. If none does, the one that finishes first, and the plan says that it misses the deadline.
+    4. If there is nothing to choose from, the action is not reachable and says what to do.
+
+    An approximate choice comes with a commitment: exact retraining no later than
+    `retraining_every_days` (30 when the policy names none) after it is first allowed, which is
+    `exact_not_before` or now, whichever is later.
+    """
+    obstacles = _obstacles(facts)
+    options = [
+        _option(facts, method, now) for method in METHOD_GUARANTEES if method not in obstacles
+    ]
+    if not options:
+        return _nothing_to_choose(facts, obstacles)
+    chosen = min(
+        options,
+        key=lambda option: (
+            (False, option.rank)
+            if option.finishes_at <= due_at
+            else (True, option.finishes_at, option.rank)
+        ),
+    )
+    return _planned(facts, chosen, options, obstacles, due_at=due_at, now=now)
+
+
+def stronger(
+    facts: ModelFacts, tried: str, *, due_at: datetime, now: datetime
+) -> PlannedAction | None:
+    """Returns the cheapest exact action that policy allows and that is in time, after `tried`.
+
+    None when there is none, or when `tried` was exact: nothing is stronger (DESIGN decision 9).
+
+    Raises:
+        KeyError: `tried` is not one of `METHOD_GUARANTEES`.
+    """
+    if METHOD_GUARANTEES[tried] == "exact":
+        return None
+    obstacles = _obstacles(facts) | {tried: "It was tried, and its verdict was not a pass."}
+    options = [
+        _option(facts, method, now) for method in METHOD_GUARANTEES if method not in obstacles
+    ]
+    in_time = [
+        option for option in options if option.guarantee == "exact" and option.finishes_at <= due_at
+    ]
+    if not in_time:
+        return None
+    chosen = min(in_time, key=lambda option: option.rank)
+    return _planned(facts, chosen, options, obstacles, due_at=due_at, now=now)
+
+
+def plan_dataset(facts: DatasetFacts) -> PlannedAction:
+    """Returns the action for a dataset version: erase the records where it can be rewritten."""
+    records = f"{facts.records} record{'' if facts.records == 1 else 's'} to forget"
+    found = f"Version {facts.version} of {facts.name} holds {records}"
+    if not facts.rewritable:
+        return _not_reachable(
+            f"{found} and is {facts.format} that Lethe cannot rewrite. Erase them at the source and"
+            " register the new version, or give Lethe write access to it."
+        )
+    reason = f"{found}; a new version without them takes its place."
+    candidate = Candidate("erase_records", "exact", True, None, None, None, reason, ())
+    return PlannedAction("erase_records", "exact", reason, (candidate,), None, "planned")
+
+
+_DERIVED_ADVICE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "backup": "Let it expire or delete it, and do not restore it without erasing again.",
+        "cache": "Empty it.",
+        "checkpoint": "Delete it where it is stored.",
+        "embedding_index": "Delete the person's vectors, or build the index again from the"
+        " dataset version that replaces the old one.",
+        "vendor_copy": "Tell the vendor to erase it (Art. 19 GDPR) and keep the answer.",
+    }
+)
+
+
+def plan_derived(kind: str, name: str) -> PlannedAction:
+    """Returns the action for an artifact derived from the records that no connector reaches."""
+    advice = _DERIVED_ADVICE.get(kind, "Erase the person's data in it by hand.")
+    return _not_reachable(
+        f"{name} ({kind.replace('_', ' ')}) was made from the records and no connector reaches it."
+        f" {advice} Then record that it was done."
+    )
+
+
+def _obstacles(facts: ModelFacts) -> dict[str, str]:
+    found = {
+        method: _impossible(facts, method) or _forbidden(facts.policy, method)
+        for method in METHOD_GUARANTEES
+    }
+    return {method: why for method, why in found.items() if why is not None}
+
+
+def _impossible(facts: ModelFacts, method: str) -> str | None:
+    if facts.recipe is None:
+        return "No recipe is registered for the model, so nothing can train it."
+    if method not in facts.supported_methods:
+        return f"The recipe {facts.recipe} does not support it."
+    if not facts.source_present:
+        return "The records that it must train on cannot be read."
+    return {"sisa": _no_sisa, "gradient_ascent": _no_ascent}.get(method, lambda _: None)(facts)
+
+
+def _no_sisa(facts: ModelFacts) -> str | None:
+    if facts.shards * facts.slices == 1:
+        return "The model has one shard with one slice, so this would be retraining it whole."
+    if not facts.hits:
+        return "No manifest says which shards hold the records."
+    return None
+
+
+def _no_ascent(facts: ModelFacts) -> str | None:
+    if not facts.weights_present:
+        return "The weights to start from are missing."
+    if not any(hit.records for hit in facts.hits):
+        return "It needs at least one known record to forget."
+    return None
+
+
+def _forbidden(policy: ModelPolicy, method: str) -> str | None:
+    guarantee = METHOD_GUARANTEES[method]
+    if policy.allowed_methods is not None and method not in policy.allowed_methods:
+        allowed = ", ".join(sorted(policy.allowed_methods)) or "no method"
+        return f"The model's policy allows {allowed} only."
+    if _STRENGTH[guarantee] < _STRENGTH[policy.minimum_guarantee]:
+        return f"It is {guarantee}; the model's policy asks for {policy.minimum_guarantee}."
+    return None
+
+
+def _option(facts: ModelFacts, method: str, now: datetime) -> _Option:
+    guarantee = METHOD_GUARANTEES[method]
+    seconds = _predicted_seconds(facts, method)
+    starts_at = now + timedelta(seconds=facts.queue_seconds)
+    if guarantee == "exact" and facts.policy.exact_not_before is not None:
+        starts_at = max(starts_at, facts.policy.exact_not_before)
+    shards: tuple[int, ...] = ()
+    if method == "sisa":
+        shards = tuple(sorted({hit.shard for hit in facts.hits}))
+    elif method == "retrain":
+        shards = tuple(range(facts.shards))
+    finishes_at = starts_at + timedelta(seconds=seconds)
+    return _Option(method, guarantee, seconds, starts_at, finishes_at, shards)
+
+
+def _predicted_seconds(facts: ModelFacts, method: str) -> float:
+    """Predicts on the long side: shards one after another, no record left out yet.
+
+    A slice trains on the union of the slices up to it, 2e/(R+1) epochs each and at least one, which
+    adds up to about e epochs of the shard (Bourtoule et al. 2021, §IV). The checks are allowed two
+    passes over all records at the rate of training, although they only read forward.
+    """
+    if method == "gradient_ascent":
+        passes = 2.0 * _ASCENT_PASSES * sum(hit.records for hit in facts.hits)
+    else:
+        first_slices = dict.fromkeys(range(facts.shards), 0)
+        if method == "sisa":
+            first_slices = _first_slices(facts.hits)
+        epochs_per_slice = max(1.0, 2 * facts.epochs / (facts.slices + 1))
+        passes = epochs_per_slice * sum(
+            sum(facts.slice_records[shard][: last + 1])
+            for shard, first in first_slices.items()
+            for last in range(first, facts.slices)
+        )
+    checks = _VERIFICATION_PASSES * sum(map(sum, facts.slice_records))
+    return (passes + checks) * facts.seconds_per_record_pass + _OVERHEAD_SECONDS
+
+
+def _first_slices(hits: tuple[ShardHit, ...]) -> dict[int, int]:
+    first: dict[int, int] = {}
+    for hit in hits:
+        first[hit.shard] = min(hit.first_slice, first.get(hit.shard, hit.first_slice))
+    return first
+
+
+def _planned(
+    facts: ModelFacts,
+    chosen: _Option,
+    options: list[_Option],
+    obstacles: Mapping[str, str],
+    *,
+    due_at: datetime,
+    now: datetime,
+) -> PlannedAction:
+    reason = _why(facts, chosen, due_at)
+    by_method = {option.method: option for option in options}
+    candidates = tuple(
+        _set_aside(method, obstacles[method])
+        if method in obstacles
+        else _candidate(by_method[method], chosen, reason, due_at)
+        for method in METHOD_GUARANTEES
+    )
+    commitment_due_at = None
+    if chosen.guarantee != "exact":
+        days = facts.policy.retraining_every_days
+        first_allowed = max(now, facts.policy.exact_not_before or now)
+        commitment_due_at = first_allowed + timedelta(
+            days=DEFAULT_RETRAINING_DAYS if days is None else days
+        )
+    return PlannedAction(
+        chosen.method, chosen.guarantee, reason, candidates, commitment_due_at, "planned"
+    )
+
+
+def _set_aside(method: str, why: str) -> Candidate:
+    return Candidate(method, METHOD_GUARANTEES[method], False, None, None, None, why, ())
+
+
+def _candidate(option: _Option, chosen: _Option, reason: str, due_at: datetime) -> Candidate:
+    is_chosen = option is chosen
+    return Candidate(
+        option.method,
+        option.guarantee,
+        is_chosen,
+        option.seconds,
+        option.starts_at,
+        option.finishes_at,
+        reason if is_chosen else _why_not(option, chosen, due_at),
+        option.shards,
+    )
+
+
+def _why(facts: ModelFacts, chosen: _Option, due_at: datetime) -> str:
+    what = {
+        "sisa": f"Trains {len(chosen.shards)} of {facts.shards} shards again",
+        "retrain": "Trains the model again without the records",
+        "gradient_ascent": "Unlearns from the present weights",
+    }[chosen.method]
+    takes = f"{what} in about {_duration(chosen.seconds)}"
+    after = "then serves the new version" if facts.served else "no deployment serves the model"
+    late = (chosen.finishes_at - due_at).total_seconds()
+    if late > 0:
+        return (
+            f"No method meets the deadline: it will be missed by {_duration(late)}. This one"
+            f" finishes first. {takes}; {after}."
+        )
+    return (
+        f"The strongest guarantee that can be had in time ({chosen.guarantee}). {takes}, by"
+        f" {chosen.finishes_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC; {after}."
+    )
+
+
+def _why_not(option: _Option, chosen: _Option, due_at: datetime) -> str:
+    late = (option.finishes_at - due_at).total_seconds()
+    if late > 0:
+        return (
+            f"It could start on {option.starts_at.astimezone(UTC):%Y-%m-%d} and would finish"
+            f" {_duration(late)} after the deadline."
+        )
+    if option.guarantee != chosen.guarantee:
+        return f"It would be in time, but {option.guarantee} is weaker than {chosen.guarantee}."
+    return (
+        f"It would be in time, at no lower cost: {option.seconds:,.0f} s against"
+        f" {chosen.seconds:,.0f} s."
+    )
+
+
+def _nothing_to_choose(facts: ModelFacts, obstacles: Mapping[str, str]) -> PlannedAction:
+    if facts.recipe is None:
+        advice = "Register the recipe and the data that it was trained on, or withdraw it"
+    elif all(_impossible(facts, method) for method in obstacles):
+        advice = "Restore what is missing, or withdraw it"
+    else:
+        advice = "Change the model's policy, or withdraw it"
+    candidates = tuple(_set_aside(method, why) for method, why in obstacles.items())
+    reason = f"No method can be used on version {facts.version} of {facts.name}. {advice}."
+    return _not_reachable(reason, candidates)
+
+
+def _not_reachable(reason: str, candidates: tuple[Candidate, ...] = ()) -> PlannedAction:
+    return PlannedAction("none", "none", reason, candidates, None, "not_reachable")
+
+
+def _duration(seconds: float) -> str:
+    """Says a duration in its largest whole unit, rounded up: 3,601 s are 2 hours."""
+    size, unit = next(
+        ((size, unit) for size, unit in _DURATIONS if seconds >= size), _DURATIONS[-1]
+    )
+    number = ceil(seconds / size)
+    return f"{number} {unit}{'' if number == 1 else 's'}"

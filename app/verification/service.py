@@ -1,0 +1,57 @@
+"""From a run's stored evidence to its verdict."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.audit import service as audit
+from app.core.config import Settings
+from app.models import Run
+from app.planning.rules import METHOD_GUARANTEES
+from app.verification import repository
+from app.verification.rules import Check, Judgement, Margins, Verdict, judge
+
+CHECK_FIELDS = tuple(one.name for one in fields(Check))
+
+
+def store(session: Session, run: Run, checks: Sequence[dict[str, Any]], now: datetime) -> None:
+    """Store what an evaluation measured."""
+    repository.put(session, run.id, checks, now)
+
+
+def verdict_of(session: Session, settings: Settings, run: Run, now: datetime) -> Verdict:
+    """Return a run's verdict, judged now if it has none; accepting it later does not change it."""
+    if run.verdict is None:
+        return judge_run(session, settings, run, now).verdict
+    verdict: Verdict = run.verdict["verdict"]
+    return verdict
+
+
+def judge_run(session: Session, settings: Settings, run: Run, now: datetime) -> Judgement:
+    """Judge a run by its evidence and store the verdict with it.
+
+    A method that ended as failed left the model as it was, so its verdict is `fail`, whatever was
+    measured afterwards.
+    """
+    checks = [_check(one) for one in repository.of_run(session, run.id)]
+    margins = margins_of(settings)
+    judgement = judge(METHOD_GUARANTEES[run.method or ""], checks, margins)
+    reasons = repository.failed_unlearning(session, run.id)
+    if reasons:
+        summary = f"The method failed and left the model as it was: {reasons[0]}"
+        judgement = Judgement("fail", judgement.by, judgement.checks, summary)
+    run.verdict = asdict(judgement) | {"margins": asdict(margins)}
+    audit.record(session, "run_judged", now, run=run.id, verdict=judgement.verdict)
+    return judgement
+
+
+def margins_of(settings: Settings) -> Margins:
+    """Return the margins that the operator set."""
+    return Margins(settings.membership_margin, settings.alpha, settings.utility_drop)
+
+
+def _check(measured: dict[str, Any]) -> Check:
+    return Check(**{name: measured[name] for name in CHECK_FIELDS})

@@ -1,0 +1,371 @@
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.planning.rules import (
+    METHOD_GUARANTEES,
+    Candidate,
+    DatasetFacts,
+    ModelFacts,
+    ModelPolicy,
+    PlannedAction,
+    ShardHit,
+    plan_dataset,
+    plan_derived,
+    plan_model,
+    stronger,
+)
+
+NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
+DUE = NOW + timedelta(days=30)
+ALL = frozenset(METHOD_GUARANTEES)
+
+
+def make_facts(
+    *,
+    recipe: str | None = "classifier",
+    weights_present: bool = True,
+    source_present: bool = True,
+    slice_records: tuple[tuple[int, ...], ...] = ((10, 20, 30), (40, 50, 60)),
+    hits: tuple[ShardHit, ...] = (ShardHit(1, 1, 2),),
+    epochs: int = 8,
+    seconds_per_record_pass: float = 0.5,
+    supported_methods: frozenset[str] = ALL,
+    policy: ModelPolicy | None = None,
+    queue_seconds: float = 60.0,
+    served: bool = True,
+) -> ModelFacts:
+    return ModelFacts(
+        name="tumours",
+        version=3,
+        recipe=recipe,
+        weights_present=weights_present,
+        source_present=source_present,
+        shards=len(slice_records),
+        slices=len(slice_records[0]),
+        slice_records=slice_records,
+        hits=hits,
+        epochs=epochs,
+        seconds_per_record_pass=seconds_per_record_pass,
+        supported_methods=supported_methods,
+        policy=policy or ModelPolicy(),
+        queue_seconds=queue_seconds,
+        served=served,
+    )
+
+
+def candidate(action: PlannedAction, method: str) -> Candidate:
+    (found,) = [each for each in action.candidates if each.method == method]
+    return found
+
+
+def plan(facts: ModelFacts, due_at: datetime = DUE) -> PlannedAction:
+    return plan_model(facts, due_at=due_at, now=NOW)
+
+
+def test_the_cheapest_exact_method_is_chosen_with_its_prediction() -> None:
+    action = plan(make_facts())
+    assert (action.method, action.guarantee, action.state) == ("sisa", "exact", "planned")
+    assert action.commitment_due_at is None
+    sisa = candidate(action, "sisa")
+    # Slices 1 and 2 of shard 1, 2e/(R+1) = 4 epochs each on 40+50 and 40+50+60 records; two passes
+    # over the 210 records for the checks; half a second each; 10 s overhead.
+    seconds = (4 * (90 + 150) + 2 * 210) * 0.5 + 10
+    assert sisa.predicted_seconds == seconds
+    assert sisa.starts_at == NOW + timedelta(seconds=60)
+    assert sisa.finishes_at == NOW + timedelta(seconds=60 + seconds)
+    assert (sisa.chosen, sisa.shards, sisa.reason) == (True, (1,), action.reason)
+    assert "1 of 2 shards" in action.reason
+    assert "2026-11-20 10:12 UTC" in action.reason
+    assert "then serves the new version" in action.reason
+
+
+def test_each_other_candidate_has_its_reason_with_figures() -> None:
+    action = plan(make_facts())
+    retrain = candidate(action, "retrain")
+    whole = (4 * ((10 + 30 + 60) + (40 + 90 + 150)) + 2 * 210) * 0.5 + 10
+    assert retrain.predicted_seconds == whole
+    assert retrain.shards == (0, 1)
+    assert retrain.reason == "It would be in time, at no lower cost: 980 s against 700 s."
+    ascent = candidate(action, "gradient_ascent")
+    assert ascent.predicted_seconds == (200 * 2 + 2 * 210) * 0.5 + 10
+    assert ascent.reason == "It would be in time, but approximate is weaker than exact."
+    assert ascent.shards == ()
+    assert [each.chosen for each in action.candidates].count(True) == 1
+
+
+@given(
+    st.integers(1, 4).flatmap(
+        lambda slices: st.lists(
+            st.lists(st.integers(0, 50), min_size=slices, max_size=slices).map(tuple),
+            min_size=1,
+            max_size=4,
+        )
+    ),
+    st.integers(1, 20),
+    st.data(),
+)
+def test_predictions_equal_the_schedule_walked_slice_by_slice(
+    records: list[tuple[int, ...]], epochs: int, data: st.DataObject
+) -> None:
+    slices = len(records[0])
+    hits = data.draw(
+        st.lists(
+            st.builds(
+                ShardHit,
+                st.integers(0, len(records) - 1),
+                st.integers(0, slices - 1),
+                st.integers(1, 5),
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    action = plan(make_facts(slice_records=tuple(records), hits=tuple(hits), epochs=epochs))
+
+    def walked(first_slices: dict[int, int]) -> float:
+        seconds = 10.0
+        for shard, first in first_slices.items():
+            for last in range(first, slices):
+                for earlier in range(last + 1):
+                    seconds += records[shard][earlier] * max(1, 2 * epochs / (slices + 1)) * 0.5
+        return seconds + sum(number for shard in records for number in shard)
+
+    retrain = candidate(action, "retrain").predicted_seconds
+    assert retrain == pytest.approx(walked(dict.fromkeys(range(len(records)), 0)))
+    if len(records) * slices > 1:
+        first: dict[int, int] = {}
+        for hit in sorted(hits, key=lambda hit: -hit.first_slice):
+            first[hit.shard] = hit.first_slice
+        sisa = candidate(action, "sisa")
+        assert sisa.predicted_seconds == pytest.approx(walked(first))
+        assert sisa.shards == tuple(sorted(first))
+
+
+def test_a_single_shard_and_slice_is_retrained_whole() -> None:
+    action = plan(make_facts(slice_records=((100,),), hits=(ShardHit(0, 0, 1),)))
+    assert action.method == "retrain"
+    assert "one shard with one slice" in candidate(action, "sisa").reason
+    assert candidate(action, "sisa").predicted_seconds is None
+    assert candidate(action, "sisa").finishes_at is None
+    assert "Trains the model again" in action.reason
+    # Plain training: 2e/(1+1) = e epochs.
+    assert candidate(action, "retrain").predicted_seconds == (8 * 100 + 200) * 0.5 + 10
+
+
+@pytest.mark.parametrize(
+    ("facts", "method", "reason"),
+    [
+        (make_facts(hits=()), "sisa", "No manifest"),
+        (make_facts(hits=()), "gradient_ascent", "at least one known record"),
+        (make_facts(hits=(ShardHit(0, 0, 0),)), "gradient_ascent", "at least one known record"),
+        (make_facts(weights_present=False), "gradient_ascent", "weights to start from"),
+        (
+            make_facts(supported_methods=frozenset({"retrain"})),
+            "sisa",
+            "recipe classifier does not support",
+        ),
+        (
+            make_facts(policy=ModelPolicy(minimum_guarantee="exact")),
+            "gradient_ascent",
+            "It is approximate; the model's policy asks for exact.",
+        ),
+        (
+            make_facts(policy=ModelPolicy(minimum_guarantee="certified")),
+            "gradient_ascent",
+            "policy asks for certified",
+        ),
+        (
+            make_facts(policy=ModelPolicy(allowed_methods=frozenset({"retrain", "x"}))),
+            "sisa",
+            "The model's policy allows retrain, x only.",
+        ),
+    ],
+)
+def test_what_cannot_or_may_not_run_is_set_aside(
+    facts: ModelFacts, method: str, reason: str
+) -> None:
+    action = plan(facts)
+    assert action.state == "planned"
+    assert action.method != method
+    against = candidate(action, method)
+    assert reason in against.reason
+    assert (against.predicted_seconds, against.starts_at, against.shards) == (None, None, ())
+
+
+def test_an_approximate_method_in_time_comes_with_a_commitment() -> None:
+    not_before = DUE + timedelta(days=12)
+    policy = ModelPolicy(exact_not_before=not_before)
+    action = plan(make_facts(policy=policy))
+    assert (action.method, action.guarantee) == ("gradient_ascent", "approximate")
+    assert action.commitment_due_at == not_before + timedelta(days=30)
+    assert "Unlearns from the present weights" in action.reason
+    for method in ("sisa", "retrain"):
+        against = candidate(action, method)
+        assert against.starts_at == not_before
+        assert "could start on 2027-01-01 and would finish 13 days after" in against.reason
+    weekly = replace(policy, retraining_every_days=7)
+    assert plan(make_facts(policy=weekly)).commitment_due_at == not_before + timedelta(days=7)
+
+
+def test_the_commitment_counts_from_now_when_exact_is_allowed_already() -> None:
+    past = ModelPolicy(exact_not_before=NOW - timedelta(days=90))
+    for policy in (past, ModelPolicy()):
+        facts = make_facts(policy=policy, supported_methods=frozenset({"gradient_ascent"}))
+        assert plan(facts).commitment_due_at == NOW + timedelta(days=30)
+    at_once = replace(past, retraining_every_days=0)
+    facts = make_facts(policy=at_once, supported_methods=frozenset({"gradient_ascent"}))
+    assert plan(facts).commitment_due_at == NOW
+
+
+def test_exact_waits_for_its_day_when_that_is_still_in_time() -> None:
+    not_before = NOW + timedelta(days=3)
+    action = plan(make_facts(policy=ModelPolicy(exact_not_before=not_before)))
+    assert action.method == "sisa"
+    assert candidate(action, "sisa").starts_at == not_before
+    assert candidate(action, "gradient_ascent").starts_at == NOW + timedelta(seconds=60)
+
+
+def test_finishing_at_the_deadline_is_in_time_and_a_second_later_is_not() -> None:
+    finish = candidate(plan(make_facts()), "sisa").finishes_at
+    assert finish is not None
+    assert plan(make_facts(), finish).method == "sisa"
+    late = plan(make_facts(), finish - timedelta(seconds=1))
+    assert late.method == "gradient_ascent"
+    assert "would finish 1 second after the deadline" in candidate(late, "sisa").reason
+
+
+def test_a_missed_deadline_is_said_and_the_first_to_finish_is_chosen() -> None:
+    facts = make_facts(seconds_per_record_pass=4_000, hits=(ShardHit(1, 2, 1),), served=False)
+    action = plan(facts, NOW + timedelta(days=1))
+    finishes = {each.method: each.finishes_at for each in action.candidates}
+    assert finishes[action.method] == min(each for each in finishes.values() if each)
+    assert action.method == "gradient_ascent"
+    assert action.commitment_due_at is not None
+    assert "it will be missed by 28 days" in action.reason
+    assert "no deployment serves the model" in action.reason
+    assert all("after the deadline" in each.reason for each in action.candidates[:2])
+    overdue = plan(make_facts(hits=(ShardHit(0, 2, 50),)), NOW - timedelta(hours=1))
+    assert overdue.method == "sisa"
+    assert "missed by 2 hours" in overdue.reason
+
+
+@pytest.mark.parametrize(
+    ("facts", "advice", "reason"),
+    [
+        (make_facts(recipe=None), "Register the recipe", "No recipe is registered"),
+        (make_facts(source_present=False), "Restore what is missing", "cannot be read"),
+        (
+            make_facts(policy=ModelPolicy(allowed_methods=frozenset())),
+            "Change the model's policy",
+            "allows no method only",
+        ),
+    ],
+)
+def test_nothing_to_choose_from_is_not_reachable_with_advice(
+    facts: ModelFacts, advice: str, reason: str
+) -> None:
+    action = plan(facts)
+    assert (action.method, action.guarantee, action.state) == ("none", "none", "not_reachable")
+    assert "version 3 of tumours" in action.reason
+    assert advice in action.reason
+    assert action.commitment_due_at is None
+    assert {each.method for each in action.candidates} == ALL
+    assert all(reason in each.reason and not each.chosen for each in action.candidates)
+
+
+@given(
+    st.floats(0.001, 40_000),
+    st.integers(-1, 60),
+    st.none() | st.integers(-5, 90),
+    st.sampled_from(["approximate", "certified", "exact"]),
+)
+def test_no_candidate_in_time_is_stronger_or_as_strong_and_cheaper(
+    rate: float, due_days: int, exact_days: int | None, minimum: str
+) -> None:
+    policy = ModelPolicy(
+        minimum_guarantee="exact" if minimum == "exact" else "approximate",
+        exact_not_before=None if exact_days is None else NOW + timedelta(days=exact_days),
+    )
+    due = NOW + timedelta(days=due_days)
+    action = plan(make_facts(seconds_per_record_pass=rate, policy=policy), due)
+    chosen = candidate(action, action.method)
+    assert chosen.finishes_at is not None
+    assert chosen.predicted_seconds is not None
+    assert (action.commitment_due_at is not None) is (action.guarantee == "approximate")
+    in_time = [each for each in action.candidates if each.finishes_at and each.finishes_at <= due]
+    assert (chosen in in_time) is bool(in_time)
+    for each in in_time:
+        assert each.predicted_seconds is not None
+        assert not (each.guarantee == "exact" and chosen.guarantee == "approximate")
+        if each.guarantee == chosen.guarantee:
+            assert each.predicted_seconds >= chosen.predicted_seconds
+    assert ("No method meets the deadline" in action.reason) is not bool(in_time)
+    assert len({each.method for each in action.candidates}) == 3
+
+
+def test_stronger_is_the_cheapest_exact_method_in_time() -> None:
+    action = stronger(make_facts(), "gradient_ascent", due_at=DUE, now=NOW)
+    assert action is not None
+    assert (action.method, action.guarantee) == ("sisa", "exact")
+    assert action.commitment_due_at is None
+    assert "was tried" in candidate(action, "gradient_ascent").reason
+    assert candidate(action, "sisa").chosen
+    assert "no lower cost" in candidate(action, "retrain").reason
+
+
+def test_stronger_is_none_when_late_forbidden_or_already_exact() -> None:
+    late = make_facts(policy=ModelPolicy(exact_not_before=DUE))
+    assert stronger(late, "gradient_ascent", due_at=DUE, now=NOW) is None
+    forbidden = make_facts(policy=ModelPolicy(allowed_methods=frozenset({"gradient_ascent"})))
+    assert stronger(forbidden, "gradient_ascent", due_at=DUE, now=NOW) is None
+    assert stronger(make_facts(), "sisa", due_at=DUE, now=NOW) is None
+    with pytest.raises(KeyError):
+        stronger(make_facts(), "prayer", due_at=DUE, now=NOW)
+
+
+@pytest.mark.parametrize(
+    "hit", [ShardHit(2, 0, 1), ShardHit(-1, 0, 1), ShardHit(0, 3, 1), ShardHit(0, -1, 1)]
+)
+def test_facts_that_contradict_each_other_are_refused(hit: ShardHit) -> None:
+    with pytest.raises(ValueError, match="outside"):
+        make_facts(hits=(hit,))
+    with pytest.raises(ValueError, match="one number per shard and slice"):
+        replace(make_facts(), slice_records=((1, 2), (3, 4)))
+    with pytest.raises(ValueError, match="one number per shard and slice"):
+        replace(make_facts(), shards=3)
+
+
+def test_a_dataset_is_rewritten_or_says_what_to_do() -> None:
+    facts = DatasetFacts("patients", "2", 1, rewritable=True, format="parquet")
+    action = plan_dataset(facts)
+    assert (action.method, action.guarantee, action.state) == ("erase_records", "exact", "planned")
+    assert "Version 2 of patients holds 1 record to forget" in action.reason
+    assert [each.chosen for each in action.candidates] == [True]
+    action = plan_dataset(replace(facts, rewritable=False, records=7))
+    assert (action.method, action.state, action.candidates) == ("none", "not_reachable", ())
+    assert (
+        "holds 7 records to forget and is parquet that Lethe cannot rewrite. Erase them"
+        in action.reason
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("backup", "do not restore"),
+        ("cache", "Empty it"),
+        ("checkpoint", "Delete it"),
+        ("embedding_index", "vectors"),
+        ("vendor_copy", "Art. 19"),
+        ("spreadsheet", "by hand"),
+    ],
+)
+def test_what_no_connector_reaches_says_what_to_do(kind: str, advice: str) -> None:
+    action = plan_derived(kind, "nightly")
+    assert (action.method, action.state) == ("none", "not_reachable")
+    assert advice in action.reason
+    assert "nightly" in action.reason

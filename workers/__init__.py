@@ -1,0 +1,1 @@
+"""The torch half of Lethe: training, unlearning and evidence, run by Celery workers."""

@@ -1,0 +1,207 @@
+"""From a claimed step to its job: everything that the work needs, read from Postgres now.
+
+Keys and file names travel from here to the worker's own child through a pipe; the broker never
+carries more than the step's id.
+"""
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.core.config import Settings
+from app.core.security import unwrap_key
+from app.execution import repository
+from app.execution.rules import (
+    EXACT_METHODS,
+    Claim,
+    DestroyJob,
+    EraseJob,
+    EvaluateJob,
+    IndexJob,
+    Job,
+    ModelJob,
+    SliceRef,
+    SourceJob,
+    TrainShardJob,
+    UnlearnJob,
+    erased_uri,
+    model_prefix,
+    shard_of,
+    slice_of,
+)
+from app.models import Dataset, DatasetVersion, Model, ModelVersion, Run, Step
+
+
+def job_of(session: Session, settings: Settings, claimed: Claim) -> Job:
+    """Return the job of a step."""
+    step = repository.step(session, claimed.step_id)
+    run = session.get_one(Run, step.run_id)
+    return {
+        "index": _index,
+        "train_shard": _train,
+        "unlearn": _unlearn,
+        "evaluate": _evaluate,
+        "erase_records": _erase,
+        "destroy": _destroy,
+    }[step.kind](session, settings, run, step)
+
+
+def _index(session: Session, settings: Settings, run: Run, _step: Step) -> Job:
+    version = session.get_one(DatasetVersion, run.dataset_version_id)
+    dataset = session.get_one(Dataset, version.dataset_id)
+    return IndexJob(
+        dataset_version_id=version.id,
+        uri=version.uri,
+        format=version.format,
+        owner=dataset.owner,
+        aliases=tuple(dataset.aliases),
+        mentions=tuple(dataset.mentions),
+        dataset_key=_key(settings, dataset),
+        subject_secret=settings.subject_secret.get_secret_value().encode(),
+        default_phone_region=settings.default_phone_region,
+    )
+
+
+def _train(session: Session, settings: Settings, run: Run, step: Step) -> Job:
+    version = session.get_one(ModelVersion, run.new_version_id)
+    shard = step.parameters["shard"]
+    # Retraining from scratch still goes on from what it stored itself before a crash: a checkpoint
+    # is found by what it was trained on, so a clean one is the one a fresh training would make.
+    return TrainShardJob(
+        model=_model(session, settings, version),
+        shard=shard,
+        checkpoints=repository.checkpoints(session, version.model_id, shard),
+    )
+
+
+def _unlearn(session: Session, settings: Settings, run: Run, step: Step) -> Job:
+    base = session.get_one(ModelVersion, run.base_version_id)
+    shard = step.parameters["shard"]
+    forget = [
+        (dataset, record, bucket)
+        for dataset, record, bucket in repository.suppressed_records(
+            session, _requests(session, run), base.id
+        )
+        if bucket < base.holdout_from and shard_of(bucket, base.shards) == shard
+    ]
+    slices = [one for one in repository.slices(session, base.id) if one.shard == shard]
+    model = session.get_one(Model, base.model_id)
+    return UnlearnJob(
+        model=_model(session, settings, base, suppressed=True),
+        shard=shard,
+        method=run.method or "",
+        parameters=model.policy.get("method_parameters", {}).get(run.method, {}),
+        weights=slices[-1].object_digest or "",
+        first_slice=min(slice_of(bucket, base.shards, base.slices) for _, _, bucket in forget),
+        forget=tuple((dataset, record) for dataset, record, _ in forget),
+    )
+
+
+def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Job:
+    version = session.get_one(ModelVersion, run.new_version_id)
+    before: tuple[SliceRef, ...] = ()
+    requests: list[UUID] = []
+    if run.base_version_id is not None:
+        before = _slices(session, run.base_version_id)
+        requests = _requests(session, run)
+        if run.method in EXACT_METHODS:
+            requests += repository.promised_requests(session, version.model_id)
+    forget = repository.suppressed_records(session, requests, version.id)
+    gone = {
+        (source.dataset_version_id, record)
+        for source in _sources(session, settings, version)
+        for record in source.erased
+    }
+    return EvaluateJob(
+        model=_model(session, settings, version, suppressed=True),
+        before=before,
+        after=_slices(session, version.id),
+        forget=tuple(
+            (dataset, record)
+            for dataset, record, bucket in forget
+            if bucket < version.holdout_from and (dataset, record) not in gone
+        ),
+        erased_digests=repository.erased_digests(session, requests),
+        method=run.method or "",
+    )
+
+
+def _erase(session: Session, settings: Settings, run: Run, step: Step) -> Job:
+    version = session.get_one(DatasetVersion, run.dataset_version_id)
+    records = repository.suppressed_records(session, _requests(session, run))
+    return EraseJob(
+        uri=version.uri,
+        format=version.format,
+        key=_key(settings, session.get_one(Dataset, version.dataset_id)),
+        erased=repository.erased_records(session, version.id),
+        records=tuple(record for dataset, record, _ in records if dataset == version.id),
+        target_uri=erased_uri(version.uri, step.id),
+    )
+
+
+def _destroy(_session: Session, _settings: Settings, run: Run, step: Step) -> Job:
+    return DestroyJob(
+        prefix=None if run.model_id is None else model_prefix(run.model_id),
+        objects=tuple(step.parameters.get("objects", [])),
+        uris=tuple(step.parameters.get("uris", [])),
+    )
+
+
+def _requests(session: Session, run: Run) -> list[UUID]:
+    return sorted({one.request_id for one in repository.actions_of_run(session, run.id)})
+
+
+def _model(
+    session: Session, settings: Settings, version: ModelVersion, *, suppressed: bool = False
+) -> ModelJob:
+    model = session.get_one(Model, version.model_id)
+    return ModelJob(
+        model_id=model.id,
+        recipe=model.recipe or "",
+        parameters=model.parameters,
+        seed=model.seed,
+        shards=version.shards,
+        slices=version.slices,
+        holdout_from=version.holdout_from,
+        default_phone_region=settings.default_phone_region,
+        sources=_sources(session, settings, version, suppressed=suppressed),
+    )
+
+
+def _sources(
+    session: Session, settings: Settings, version: ModelVersion, *, suppressed: bool = False
+) -> tuple[SourceJob, ...]:
+    """Return what to read, without the version's exclusions and, if asked, anyone suppressed."""
+    sources = []
+    for one, dataset in repository.inputs(session, version.id):
+        excluded = set(repository.excluded_records(session, version.id, one.id))
+        if suppressed:
+            excluded |= repository.suppressed_in(session, one.id)
+        sources.append(
+            SourceJob(
+                dataset_version_id=one.id,
+                uri=one.uri,
+                format=one.format,
+                key=_key(settings, dataset),
+                owner_column=dataset.owner["column"],
+                owner_type=dataset.owner["type"],
+                erased=repository.erased_records(session, one.id),
+                excluded=tuple(sorted(excluded)),
+            )
+        )
+    return tuple(sources)
+
+
+def _slices(session: Session, version_id: UUID) -> tuple[SliceRef, ...]:
+    return tuple(
+        SliceRef(
+            one.shard, one.slice, one.chain, one.object_digest, one.manifest_digest, one.records
+        )
+        for one in repository.slices(session, version_id)
+    )
+
+
+def _key(settings: Settings, dataset: Dataset) -> bytes:
+    return unwrap_key(
+        settings.vault_secret.get_secret_value(), dataset.wrapped_key, f"dataset:{dataset.name}"
+    )

@@ -1,0 +1,197 @@
+"""Recipe `causal_lm`: a causal language model of `transformers`, all weights or LoRA adapters.
+
+From a configuration with random weights, or from a local safetensors checkpoint that was never
+trained on records of a data subject. Nothing is fetched from a hub, and no remote code runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from workers.recipes.local_folder import LocalFolder
+from workers.recipes.tokens import Tokenizer, byte_tokenizer, local_tokenizer
+from workers.unlearn.task import IGNORED, Examples, TrainingParams, mean_nll, share_right
+
+
+class LoraParams(BaseModel):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + (alpha / r) B A."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    r: int = Field(default=8, ge=1, le=1024)
+    alpha: int = Field(default=16, ge=1, le=4096)
+    target_modules: tuple[str, ...] = Field(min_length=1)
+
+
+class CausalLmParams(BaseModel):
+    """What a causal language model is made from.
+
+    `config` is a `transformers` configuration with its model_type; tokens' numbers are filled in.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    config: dict[str, JsonValue] | None = None
+    checkpoint: LocalFolder | None = None
+    tokenizer: Literal["bytes"] | LocalFolder = "bytes"
+    max_tokens: int = Field(default=128, ge=2, le=131_072)
+    lora: LoraParams | None = None
+    training: TrainingParams = TrainingParams()
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.config is None) == (self.checkpoint is None):
+            raise ValueError("a language model needs either config or checkpoint")
+        if self.config is not None and not isinstance(self.config.get("model_type"), str):
+            raise ValueError("config needs a model_type, such as gpt2")
+        return self
+
+
+@dataclass(frozen=True)
+class CausalLm:
+    """The language model as a task.
+
+    Examples hold tokens (n, max_tokens) int64 and length (n,) int64, the number of tokens that
+    count. Every row has the full width, so that no record's length shows in another's tensors.
+    """
+
+    params: CausalLmParams
+    tokenizer: Tokenizer
+
+    @property
+    def training(self) -> TrainingParams:
+        """How the model is trained."""
+        return self.params.training
+
+    def build(self, seed: int) -> nn.Module:
+        """Make the model: random weights and adapters are drawn from `seed`.
+
+        Raises:
+            FileNotFoundError: the checkpoint's folder is missing.
+            ValueError: the checkpoint's content is another than registered, or the model is too
+                small for the tokenizer or for `max_tokens`.
+        """
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            model = self._base()
+            if self.params.lora is not None:
+                _adapt(model, self.params.lora)
+        return model
+
+    def encode(self, rows: Sequence[Mapping[str, object]]) -> Examples:
+        """Turn rows into padded tokens; longer texts are cut.
+
+        Raises:
+            ValueError: the text column is missing or holds no text; names the column only.
+        """
+        tokens = torch.full((len(rows), self.params.max_tokens), self.tokenizer.pad)
+        length = torch.zeros(len(rows), dtype=torch.int64)
+        for i, row in enumerate(rows):
+            text = row.get(self.params.text)
+            if not isinstance(text, str):
+                raise ValueError(f"column {self.params.text!r} must hold a text in every record")
+            ids = self.tokenizer.encode(text, self.params.max_tokens)
+            tokens[i, : len(ids)] = torch.tensor(ids)
+            length[i] = len(ids)
+        return {"tokens": tokens, "length": length}
+
+    def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
+        """Log probabilities of each next token: (n, T, vocabulary).
+
+        T is one less than the longest length among the examples.
+        """
+        tokens, counted = _trim(examples)
+        output = model(input_ids=tokens[:, :-1], attention_mask=counted[:, :-1], use_cache=False)
+        logits: Tensor = output.logits
+        return logits.float().log_softmax(-1)
+
+    def targets(self, examples: Examples) -> Tensor:
+        """The next tokens, the end of the text among them: (n, T), padding ignored."""
+        tokens, counted = _trim(examples)
+        return tokens[:, 1:].where(counted[:, 1:], IGNORED)
+
+    def losses(self, model: nn.Module, examples: Examples) -> Tensor:
+        """Mean negative log likelihood per token of each record in nats: (n,)."""
+        return mean_nll(self.log_distribution(model, examples), self.targets(examples))
+
+    def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
+        """Share of each record's tokens that were the most probable: (n,)."""
+        return share_right(self.log_distribution(model, examples), self.targets(examples))
+
+    def _base(self) -> nn.Module:
+        # Eager attention: the fused kernels have no deterministic gradient on every device.
+        if self.params.checkpoint is not None:
+            model = AutoModelForCausalLM.from_pretrained(
+                self.params.checkpoint.verified(),
+                local_files_only=True,
+                use_safetensors=True,
+                attn_implementation="eager",
+                dtype=torch.float32,
+            )
+        else:
+            model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                self._config(), attn_implementation="eager", dtype=torch.float32
+            )
+        self._check_size(model.config)
+        base: nn.Module = model
+        return base
+
+    def _config(self) -> PretrainedConfig:
+        values: dict[str, JsonValue] = {
+            "vocab_size": self.tokenizer.size,
+            "bos_token_id": self.tokenizer.bos,
+            "eos_token_id": self.tokenizer.eos,
+            "pad_token_id": self.tokenizer.pad,
+            **(self.params.config or {}),
+        }
+        return AutoConfig.for_model(str(values.pop("model_type")), **values)
+
+    def _check_size(self, config: PretrainedConfig) -> None:
+        if config.vocab_size < self.tokenizer.size:
+            raise ValueError(f"the model needs a vocabulary of at least {self.tokenizer.size}")
+        # Models without learned positions may name no limit.
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is not None and positions < self.params.max_tokens:
+            raise ValueError(f"max_tokens is more than the model's {positions} positions")
+
+
+def make_causal_lm(params: CausalLmParams) -> CausalLm:
+    """Bind the recipe to its parameters.
+
+    Raises:
+        FileNotFoundError: the tokenizer's folder is missing.
+        ValueError: the tokenizer's content is another than registered.
+    """
+    if isinstance(params.tokenizer, LocalFolder):
+        return CausalLm(params, local_tokenizer(params.tokenizer))
+    return CausalLm(params, byte_tokenizer())
+
+
+def _adapt(model: nn.Module, lora: LoraParams) -> None:
+    """Add adapters in place and freeze everything else."""
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())
+    inject_adapter_in_model(
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            target_modules=list(lora.target_modules),
+            fan_in_fan_out=transposed,
+        ),
+        model,
+    )
+
+
+def _trim(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Tokens (n, longest) and whether each counts, without columns that are padding for all."""
+    length = examples["length"]
+    longest = int(length.max())
+    places = torch.arange(longest, device=length.device)
+    return examples["tokens"][:, :longest], places < length.unsqueeze(1)

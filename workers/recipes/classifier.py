@@ -1,0 +1,195 @@
+"""Recipe `classifier`: a multilayer perceptron or a small convolutional network over numbers.
+
+Nothing is fitted to the data before training: inputs are scaled by constants that the recipe
+names, since a mean or a variance taken over all records would leak each of them into every shard.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from workers.unlearn.task import Examples, TrainingParams, mean_nll, share_right
+
+Width = Annotated[int, Field(ge=1, le=65_536)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ImageColumns(BaseModel):
+    """Where an image's pixels are, in the order channel, row, column.
+
+    Either `column`, holding a list of all pixels, or `prefix`, for <prefix>0, <prefix>1 and so on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    column: str | None = None
+    prefix: str | None = None
+    height: Width
+    width: Width
+    channels: Width = 1
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.column is None) == (self.prefix is None):
+            raise ValueError("an image needs either column or prefix")
+        return self
+
+    @property
+    def pixels(self) -> int:
+        """Number of values of one image."""
+        return self.height * self.width * self.channels
+
+
+class ClassifierParams(BaseModel):
+    """What a classifier is made from; an input x enters the network as (x - offset) / scale."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    features: tuple[str, ...] | None = Field(default=None, min_length=1)
+    image: ImageColumns | None = None
+    label: str
+    classes: int = Field(ge=2, le=100_000)
+    network: Literal["mlp", "cnn"] = "mlp"
+    hidden: tuple[Width, ...] = (64,)
+    channels: tuple[Width, ...] = (16, 32)
+    offset: Number | tuple[Number, ...] = 0.0
+    scale: Positive | tuple[Positive, ...] = 1.0
+    training: TrainingParams = TrainingParams()
+
+    @model_validator(mode="after")
+    def _inputs_fit(self) -> Self:
+        if (self.features is None) == (self.image is None):
+            raise ValueError("a classifier needs either features or image")
+        if self.network == "cnn" and self.image is None:
+            raise ValueError("network cnn needs image; use mlp for features")
+        for constant in (self.offset, self.scale):
+            if isinstance(constant, tuple) and len(constant) != self.inputs:
+                raise ValueError(
+                    f"offset and scale need one number, or one per input ({self.inputs})"
+                )
+        return self
+
+    @property
+    def inputs(self) -> int:
+        """Number of values that describe one record."""
+        return self.image.pixels if self.image else len(self.features or ())
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The classifier as a task; examples hold x (n, inputs) float32 and y (n,) int64."""
+
+    params: ClassifierParams
+
+    @property
+    def training(self) -> TrainingParams:
+        """How the model is trained."""
+        return self.params.training
+
+    def build(self, seed: int) -> nn.Module:
+        """Make a fresh network with PyTorch's default initialisation, drawn from `seed`."""
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            if self.params.network == "cnn" and self.params.image is not None:
+                return _cnn(self.params, self.params.image)
+            return _mlp(self.params)
+
+    def encode(self, rows: Sequence[Mapping[str, object]]) -> Examples:
+        """Turn rows into scaled inputs and labels.
+
+        Raises:
+            ValueError: a column is missing, is no finite number, or a label is no class; names
+                the column, never its value.
+        """
+        read = self._reader()
+        inputs = torch.tensor([read(row) for row in rows], dtype=torch.float64)
+        inputs = inputs.reshape(len(rows), self.params.inputs)
+        offset = torch.tensor(self.params.offset, dtype=torch.float64)
+        scale = torch.tensor(self.params.scale, dtype=torch.float64)
+        labels = [_label(row, self.params.label, self.params.classes) for row in rows]
+        return {
+            "x": ((inputs - offset) / scale).to(torch.float32),
+            "y": torch.tensor(labels, dtype=torch.int64),
+        }
+
+    def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
+        """Log probabilities of the classes, as the one prediction per record: (n, 1, classes)."""
+        logits: Tensor = model(examples["x"])
+        return logits.log_softmax(-1).unsqueeze(1)
+
+    def targets(self, examples: Examples) -> Tensor:
+        """The labels: (n, 1)."""
+        return examples["y"].unsqueeze(1)
+
+    def losses(self, model: nn.Module, examples: Examples) -> Tensor:
+        """Cross-entropy of each record in nats: (n,)."""
+        return mean_nll(self.log_distribution(model, examples), self.targets(examples))
+
+    def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
+        """1 where the most probable class is the label, else 0: (n,)."""
+        return share_right(self.log_distribution(model, examples), self.targets(examples))
+
+    def _reader(self) -> Callable[[Mapping[str, object]], list[float]]:
+        image = self.params.image
+        if image is not None and image.column is not None:
+            column, pixels = image.column, image.pixels
+            return lambda row: _pixels(row, column, pixels)
+        if image is not None:
+            columns: Sequence[str] = [f"{image.prefix}{i}" for i in range(image.pixels)]
+        else:
+            columns = self.params.features or ()
+        return lambda row: [_number(row.get(column), column) for column in columns]
+
+
+def _mlp(params: ClassifierParams) -> nn.Module:
+    layers: list[nn.Module] = []
+    width = params.inputs
+    for hidden in params.hidden:
+        layers += [nn.Linear(width, hidden), nn.ReLU()]
+        width = hidden
+    return nn.Sequential(*layers, nn.Linear(width, params.classes))
+
+
+def _cnn(params: ClassifierParams, image: ImageColumns) -> nn.Module:
+    layers: list[nn.Module] = [nn.Unflatten(1, (image.channels, image.height, image.width))]
+    planes, height, width = image.channels, image.height, image.width
+    for channels in params.channels:
+        # Strides instead of pooling: the gradient of pooling is not deterministic on every device.
+        layers += [nn.Conv2d(planes, channels, kernel_size=3, stride=2, padding=1), nn.ReLU()]
+        planes, height, width = channels, (height + 1) // 2, (width + 1) // 2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(planes * height * width, params.classes))
+
+
+def _number(value: object, column: str) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        # `from None`: the error of float() holds the value.
+        raise ValueError(
+            f"column {column!r} must hold a finite number in every record; fill or drop what is "
+            "missing before the dataset version is registered"
+        ) from None
+    return number
+
+
+def _pixels(row: Mapping[str, object], column: str, pixels: int) -> list[float]:
+    values = row.get(column)
+    numbers = [_number(value, column) for value in values] if isinstance(values, Iterable) else []
+    if len(numbers) != pixels:
+        raise ValueError(f"column {column!r} must hold a list of {pixels} numbers in every record")
+    return numbers
+
+
+def _label(row: Mapping[str, object], column: str, classes: int) -> int:
+    number = _number(row.get(column), column)
+    if not number.is_integer() or not 0 <= number < classes:
+        raise ValueError(f"column {column!r} must hold a class from 0 to {classes - 1}")
+    return int(number)

@@ -1,0 +1,62 @@
+"""Text to tokens, by a fixed public rule: bytes, or a tokenizer that was made elsewhere.
+
+A tokenizer fitted to the records would hold their influence, and erasing would have to rebuild it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transformers import AutoTokenizer
+
+from workers.recipes.local_folder import LocalFolder
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """How text becomes numbers.
+
+    Attributes:
+        ids: the tokens of a text, without special ones.
+        bos: the token before a text.
+        eos: the token after a text.
+        pad: the token that fills what is left of a row, where it is not counted.
+        size: the number of tokens that a model needs.
+    """
+
+    ids: Callable[[str], list[int]]
+    bos: int
+    eos: int
+    pad: int
+    size: int
+
+    def encode(self, text: str, max_tokens: int) -> list[int]:
+        """Beginning, text and end in at most `max_tokens` tokens; a text that is cut has no end."""
+        return [self.bos, *self.ids(text), self.eos][:max_tokens]
+
+
+def byte_tokenizer() -> Tokenizer:
+    """UTF-8 bytes as tokens 0 to 255, then beginning, end and padding: 259 in all."""
+    return Tokenizer(
+        ids=lambda text: list(text.encode("utf-8", "replace")), bos=256, eos=257, pad=258, size=259
+    )
+
+
+def local_tokenizer(folder: LocalFolder) -> Tokenizer:
+    """A tokenizer saved by `transformers` in a local folder; nothing is fetched from a hub.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: its content is another than registered, or it has no end-of-text token.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder.verified(), local_files_only=True)
+    eos = tokenizer.eos_token_id
+    if not isinstance(eos, int):
+        raise ValueError("the tokenizer has no end-of-text token: give it one and save it again")
+    bos = tokenizer.bos_token_id
+    return Tokenizer(
+        ids=lambda text: tokenizer.encode(text, add_special_tokens=False),
+        bos=bos if isinstance(bos, int) else eos,
+        eos=eos,
+        pad=eos,
+        size=len(tokenizer),
+    )

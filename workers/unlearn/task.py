@@ -1,0 +1,127 @@
+"""What the methods ask of a recipe: how its model is built, fed and scored, and nothing else.
+
+A method never sees rows, columns or files. It sees tensors of records and one distribution per
+prediction, from which losses and accuracies follow in one way for every kind of model.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+Examples = dict[str, Tensor]
+"""Records as tensors: each of shape (n, ...), the first dimension counting records."""
+
+IGNORED = -100
+"""The target of a place where there is nothing to predict (padding)."""
+
+
+class TrainingParams(BaseModel):
+    """How long and how a model is trained; the only place of these defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=20, ge=1, le=10_000)
+    batch_size: int = Field(default=16, ge=1, le=65_536)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+
+
+class Task(Protocol):
+    """A registered way to train a model, bound to its parameters.
+
+    Scoring asks for at least one record.
+    """
+
+    @property
+    def training(self) -> TrainingParams:
+        """How the model is trained."""
+
+    def build(self, seed: int) -> nn.Module:
+        """Make a fresh model on the CPU: the same weights for the same seed."""
+
+    def encode(self, rows: Sequence[Mapping[str, object]]) -> Examples:
+        """Turn rows into examples, each row by itself; no rows give tensors with n = 0.
+
+        Raises:
+            ValueError: a row does not fit; names the column, never its value.
+        """
+
+    def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
+        """Log probabilities of the T predictions of each record over K classes: (n, T, K)."""
+
+    def targets(self, examples: Examples) -> Tensor:
+        """The right class of each prediction: (n, T), `IGNORED` where there is none."""
+
+    def losses(self, model: nn.Module, examples: Examples) -> Tensor:
+        """Mean negative log likelihood of each record's predictions in nats: (n,).
+
+        Differentiable.
+        """
+
+    def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
+        """Share of each record's predictions that are right, in [0, 1]: (n,)."""
+
+
+def mean_nll(log_distribution: Tensor, targets: Tensor) -> Tensor:
+    """Mean negative log likelihood per record.
+
+    Args:
+        log_distribution: (n, T, K) log probabilities.
+        targets: (n, T) classes; places marked `IGNORED` do not count.
+
+    Returns:
+        (n,) nats; 0 for a record with nothing to predict.
+    """
+    counted = targets != IGNORED
+    chosen = targets.where(counted, 0).unsqueeze(-1)
+    log_likelihood = log_distribution.gather(-1, chosen).squeeze(-1)
+    total = log_likelihood.where(counted, 0.0).sum(-1)
+    return -total / counted.sum(-1).clamp(min=1)
+
+
+def share_right(log_distribution: Tensor, targets: Tensor) -> Tensor:
+    """Share of predictions whose most probable class is the target.
+
+    Args:
+        log_distribution: (n, T, K) log probabilities.
+        targets: (n, T) classes; places marked `IGNORED` do not count.
+
+    Returns:
+        (n,) in [0, 1]; 0 for a record with nothing to predict.
+    """
+    counted = targets != IGNORED
+    right = (log_distribution.argmax(-1) == targets) & counted
+    return right.sum(-1) / counted.sum(-1).clamp(min=1)
+
+
+def count(examples: Examples) -> int:
+    """Number of records.
+
+    Raises:
+        ValueError: there is no tensor, or the tensors disagree.
+    """
+    sizes = {len(tensor) for tensor in examples.values()}
+    if len(sizes) != 1:
+        raise ValueError("examples need at least one tensor, all with the same number of records")
+    return sizes.pop()
+
+
+def take(examples: Examples, indices: Tensor, device: torch.device) -> Examples:
+    """The records at `indices` (k,), in that order, on `device`."""
+    return {name: tensor[indices].to(device) for name, tensor in examples.items()}
+
+
+def join(parts: Sequence[Examples]) -> Examples:
+    """All records of `parts`, in order.
+
+    Raises:
+        ValueError: there is no part, or the parts do not have the same tensors.
+    """
+    if not parts or any(part.keys() != parts[0].keys() for part in parts):
+        raise ValueError("examples can be joined only where all have the same tensors")
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
