@@ -19,7 +19,7 @@ from app.audit import service as audit
 from app.certificate import service as certificate
 from app.core import queue
 from app.core.config import Settings
-from app.core.errors import ConflictError
+from app.core.errors import ConflictError, Problem, problem
 from app.core.lifecycle import (
     ActionState,
     RequestState,
@@ -198,7 +198,12 @@ def _verify(session: Session, settings: Settings, run: Run, now: datetime) -> No
         case "await_acceptance":
             return
         case "fail":
-            run.failure = "The verdict is fail, and no stronger method is possible in time."
+            run.failure = problem(
+                "not-forgotten",
+                409,
+                "The verdict is fail, and no stronger method is possible in time.",
+                "See the evidence; change the policy or extend the clock, then retry.",
+            )
             _fail_run(session, run, now)
     _ring_requests(session, actions)
 
@@ -385,13 +390,13 @@ def fail_step(
     session: Session,
     settings: Settings,
     claimed: Claim,
-    reason: str,
+    failure: Problem,
     now: datetime,
     *,
     permanent: bool,
 ) -> None:
     """Store that a step failed; see `execution.fail`."""
-    execution.fail(session, claimed, reason, settings.step_attempts, now, permanent=permanent)
+    execution.fail(session, claimed, failure, settings.step_attempts, now, permanent=permanent)
 
 
 def _traced(session: Session, request: ErasureRequest) -> Trace:

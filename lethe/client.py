@@ -112,14 +112,22 @@ class Lethe:
         """Register an immutable version of a dataset at a URI."""
         return self._create(f"/v1/datasets/{_segment(name)}/versions", body, idempotency_key)
 
-    def index(self, name: str, version: int, *, idempotency_key: str | None = None) -> JsonObject:
+    def dataset_version(self, name: str, version: str) -> JsonObject:
+        """Return a dataset version and how far its index is."""
+        return self._get(f"/v1/datasets/{_segment(name)}/versions/{_segment(version)}")
+
+    def index(self, name: str, version: str, *, idempotency_key: str | None = None) -> JsonObject:
         """Have a dataset version read and indexed."""
-        path = f"/v1/datasets/{_segment(name)}/versions/{version}/index"
+        path = f"/v1/datasets/{_segment(name)}/versions/{_segment(version)}/index"
         return self._create(path, {}, idempotency_key)
 
     def register_model(self, body: Body, *, idempotency_key: str | None = None) -> JsonObject:
         """Register a model family with its recipe and policy."""
         return self._create("/v1/models", body, idempotency_key)
+
+    def model(self, name: str) -> JsonObject:
+        """Return a model family and its versions."""
+        return self._get(f"/v1/models/{_segment(name)}")
 
     def train(self, name: str, body: Body, *, idempotency_key: str | None = None) -> JsonObject:
         """Have a new version of a model trained."""
@@ -128,6 +136,10 @@ class Lethe:
     def add_deployment(self, body: Body, *, idempotency_key: str | None = None) -> JsonObject:
         """Register where a model version is served."""
         return self._create("/v1/deployments", body, idempotency_key)
+
+    def deployments(self) -> list[JsonObject]:
+        """Return every deployment and what it serves."""
+        return self._list("/v1/deployments")
 
     def trace(self, identifiers: Sequence[Mapping[str, str]]) -> JsonObject:
         """Return what an erasure of these identifiers would touch; nothing is changed or kept."""
@@ -145,9 +157,21 @@ class Lethe:
         """Return the measured checks of a run and their verdicts."""
         return self._get(f"/v1/runs/{_segment(run_id)}/evidence")
 
+    def commitments(self) -> list[JsonObject]:
+        """Return every dated promise: open, overdue or kept."""
+        return self._list("/v1/commitments")
+
     def suppressions(self, *, cursor: str | None = None, limit: int = 50) -> JsonObject:
         """Return one page of what the next training run must leave out."""
         return self._page("/v1/suppressions", cursor, limit)
+
+    def create_api_key(self, body: Body) -> JsonObject:
+        """Make an API key; its token is in this answer and nowhere else."""
+        return self._post("/v1/api-keys", body)
+
+    def public_keys(self) -> bytes:
+        """Return `lethe.pub`; an auditor who trusts nobody gets it by another way than this."""
+        return _checked(self._http.get("/v1/keys")).content
 
     def tree_head(self) -> bytes:
         """Return the log's newest tree head, a C2SP signed note."""
@@ -166,6 +190,13 @@ class Lethe:
 
     def _get(self, path: str, query: Mapping[str, str | int] | None = None) -> JsonObject:
         return _object(self._http.get(path, params=query))
+
+    def _list(self, path: str) -> list[JsonObject]:
+        response = _checked(self._http.get(path))
+        content = _json(response)
+        if not isinstance(content, list):
+            raise LetheError(response.status_code, "Not a JSON list", "", _NOT_LETHE, {})
+        return content
 
     def _post(self, path: str, body: Body) -> JsonObject:
         return _object(self._http.post(path, json=dict(body)))
@@ -197,7 +228,7 @@ def wait_for(
 
 def _object(response: httpx.Response) -> JsonObject:
     content = _json(_checked(response))
-    if content is None:
+    if not isinstance(content, dict):
         raise LetheError(response.status_code, "Not a JSON object", "", _NOT_LETHE, {})
     return content
 
@@ -209,7 +240,7 @@ def _checked(response: httpx.Response) -> httpx.Response:
     if response.is_success:
         return response
     problem = _json(response)
-    if problem is None:
+    if not isinstance(problem, dict):
         raise LetheError(response.status_code, response.reason_phrase, "", _NOT_LETHE, {})
     title, detail, advice = (
         str(problem.get(member, "")) for member in ("title", "detail", "advice")
@@ -217,12 +248,12 @@ def _checked(response: httpx.Response) -> httpx.Response:
     raise LetheError(response.status_code, title or response.reason_phrase, detail, advice, problem)
 
 
-def _json(response: httpx.Response) -> JsonObject | None:
+def _json(response: httpx.Response) -> JsonObject | list[JsonObject] | None:
     try:
-        content = response.json()
+        content: JsonObject | list[JsonObject] | None = response.json()
     except ValueError:
         return None
-    return content if isinstance(content, dict) else None
+    return content
 
 
 def _segment(value: str) -> str:

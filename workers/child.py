@@ -9,9 +9,10 @@ import signal
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
-from app.core.errors import AppError
+from app.core.errors import AppError, Problem, problem
 from app.execution.rules import (
     EraseJob,
     EvaluateJob,
@@ -38,6 +39,7 @@ WORK: dict[type, Callable[[Any, Desk], Result]] = {
     EvaluateJob: evaluate,
     EraseJob: erase,
 }
+STEP_ADVICE = "Correct the recipe, its parameters or the data, then retry; the model is untouched."
 
 
 def serve(pipe: Connection, artifacts_url: str) -> None:
@@ -67,18 +69,17 @@ def do(job: Job, desk: Desk) -> Message:
     except BrokenPipeError:  # the parent is gone: there is nobody to tell
         raise
     except AppError as error:
-        return Failed(f"{error.detail} {error.next_step}", permanent=error.status < 500)
-    except TrainingDiverged as error:
-        return Failed(str(error), permanent=True)
-    except (ValueError, FileNotFoundError) as error:
+        return Failed(error.problem, permanent=error.status < 500)
+    except (ValueError, FileNotFoundError, TrainingDiverged) as error:
         # Raised by recipes, methods and checks, whose texts hold no value of a record.
-        return Failed(_safe(error), permanent=True)
+        return Failed(_problem("step-refused", str(error), error), permanent=True)
     except Exception as error:  # noqa: BLE001 the run boundary: it becomes a failed step
-        return Failed(_safe(error), permanent=False)
+        return Failed(_problem("step-crashed", "The step crashed.", error), permanent=False)
 
 
-def _safe(error: Exception) -> str:
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    own = str(error) if type(error).__module__ == "builtins" and type(error) is ValueError else ""
-    place = f"{type(error).__name__} in {where.name} ({os.path.basename(where.filename)})"  # noqa: PTH119
-    return f"{own} [{place}]" if own else place
+def _problem(slug: str, detail: str, error: Exception) -> Problem:
+    """Say where an error came from; only texts that are known to be safe are passed on."""
+    own = detail if type(error) in {ValueError, TrainingDiverged} else type(error).__name__
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, {place.name}"
+    return problem(slug, 500, f"{own} ({where})", STEP_ADVICE)

@@ -5,12 +5,20 @@ import multiprocessing
 import time
 from multiprocessing.connection import Connection
 
+from app.core.errors import AppError
 from app.execution.rules import Job
 from app.execution.service import LeaseLostError
 from workers.messages import Done, Failed, Message, Progress, Stored
 from workers.runner import Lease
 
 END_SECONDS = 5.0
+
+
+class ChildLost(AppError):
+    """The worker's child process ended without an answer."""
+
+    slug = "child-lost"
+    advice = "It was killed, or memory ran out: see the worker's log and the machine's memory."
 
 
 class ChildWork:
@@ -63,7 +71,7 @@ class ChildWork:
             raise
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self.end()
-            return Failed("The worker's child process ended without an answer.", permanent=False)
+            return Failed(ChildLost().problem, permanent=False)
 
     def _await(self, pipe: Connection, lease: Lease) -> Done | Failed:
         share, beat_at = 0.0, time.monotonic() + lease.beat_seconds

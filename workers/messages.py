@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from app.core.errors import Problem
 from workers.steps import Result
 
 
@@ -28,9 +29,9 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why the step failed: advice without identifiers, and whether trying again is pointless."""
+    """Why the step failed, without identifiers, and whether trying again is pointless."""
 
-    reason: str
+    problem: Problem
     permanent: bool
 
 

@@ -102,7 +102,7 @@ class Runner:
                 session,
                 self._settings,
                 claimed,
-                outcome.reason,
+                outcome.problem,
                 utc_now(),
                 permanent=outcome.permanent,
             )
@@ -117,7 +117,7 @@ class Runner:
         except execution.LeaseLostError:
             raise
         except AppError as error:
-            return Failed(error.detail, permanent=False)
+            return Failed(error.problem, permanent=False)
         finally:
             if "rows" in done.result:
                 Path(done.result["rows"]).unlink(missing_ok=True)

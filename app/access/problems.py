@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
-from app.core.errors import AppError
+from app.core.errors import AppError, Problem, problem
 from app.core.identifiers import InvalidIdentifier
 from app.core.lifecycle import IllegalMove
 
@@ -32,19 +32,11 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 
 
-def problem(
-    status: int, slug: str, detail: str, advice: str, extra: dict[str, Any] | None = None
-) -> JSONResponse:
+def answer(problem: Problem) -> JSONResponse:
     """Render one problem."""
-    body = {
-        "type": f"/problems/{slug}",
-        "title": slug.replace("-", " ").capitalize(),
-        "status": status,
-        "detail": detail,
-        "advice": advice,
-    }
+    status = int(problem["status"])
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return JSONResponse(body | (extra or {}), status, headers=headers, media_type=MEDIA_TYPE)
+    return JSONResponse(problem, status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -61,7 +53,7 @@ def add_handlers(app: FastAPI) -> None:
 def _app_error(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, AppError):
         raise error
-    return problem(error.status, error.slug, error.detail, error.next_step, error.extra)
+    return answer(error.problem)
 
 
 def _invalid_body(_request: Request, error: Exception) -> JSONResponse:
@@ -72,13 +64,9 @@ def _invalid_body(_request: Request, error: Exception) -> JSONResponse:
         for one in errors[:20]
     ]
     first = fields[0] if fields else {"field": "body", "problem": "invalid"}
-    return problem(
-        422,
-        "invalid-input",
-        f"The field {first['field']} is not valid: {first['problem']}.",
-        "Compare the request with /docs, correct the fields named, and send it again.",
-        {"errors": fields},
-    )
+    detail = f"The field {first['field']} is not valid: {first['problem']}."
+    advice = "Compare the request with /docs, correct the fields named, and send it again."
+    return answer(problem("invalid-input", 422, detail, advice) | {"errors": fields})
 
 
 def _shown(part: object) -> str:
@@ -89,43 +77,31 @@ def _shown(part: object) -> str:
 def _invalid_identifier(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, InvalidIdentifier):
         raise error
-    return problem(
-        422, "invalid-identifier", f"An identifier of type {error.type} is malformed.", error.advice
-    )
+    detail = f"An identifier of type {error.type} is malformed."
+    return answer(problem("invalid-identifier", 422, detail, f"Please {error.advice}."))
 
 
 def _illegal_move(_request: Request, error: Exception) -> JSONResponse:
-    return problem(
-        409, "illegal-move", f"{error}.", "Read the request's present state; see its timeline."
-    )
+    advice = "Read the request's present state; see its timeline."
+    return answer(problem("illegal-move", 409, f"{error}.", advice))
 
 
 def _no_database(_request: Request, error: Exception) -> JSONResponse:
     log.error("database_unreachable", error=type(error).__name__)
-    return problem(
-        503,
-        "database-unreachable",
-        "The database does not answer; nothing was stored.",
-        "Send the same request again, with the same Idempotency-Key, in a minute.",
-    )
+    detail = "The database does not answer; nothing was stored."
+    advice = "Send the same request again, with the same Idempotency-Key, in a minute."
+    return answer(problem("database-unreachable", 503, detail, advice))
 
 
 def _http_error(_request: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, HTTPException) else 500
     slugs = {404: "not-found", 405: "method-not-allowed", 400: "malformed-request"}
-    return problem(
-        status,
-        slugs.get(status, "http-error"),
-        "The address or the method is not one of this service's.",
-        "See /docs for every address and method.",
-    )
+    detail = "The address or the method is not one of this service's."
+    advice = "See /docs for every address and method."
+    return answer(problem(slugs.get(status, "http-error"), status, detail, advice))
 
 
 def _unexpected(_request: Request, error: Exception) -> JSONResponse:
     log.error("unexpected_error", error=type(error).__name__)
-    return problem(
-        500,
-        "internal",
-        "Something went wrong inside the service; the transaction was rolled back.",
-        "Send it again; if it happens again, look at the service's log.",
-    )
+    detail = "Something went wrong inside the service; the transaction was rolled back."
+    return answer(problem("internal", 500, detail, AppError.advice))

@@ -87,7 +87,7 @@ def timeline(session: Session, request_id: UUID) -> list[tuple[str, datetime, by
         AuditPending.id, AuditPending.event, AuditPending.at, AuditPending.payload
     ).where(AuditPending.request_id == request_id)
     rows: list[tuple[int, str, datetime, bytes, int | None]] = [
-        *session.execute(numbered).tuples(),
-        *((*row, None) for row in session.execute(waiting).tuples()),
+        *session.execute(numbered),
+        *((*row, None) for row in session.execute(waiting)),
     ]
     return [(e, a, b, i) for _, e, a, b, i in sorted(rows, key=lambda row: row[0])]

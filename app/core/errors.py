@@ -4,7 +4,20 @@ A subclass names its HTTP status and slug; its docstring is the default message.
 `app.main` renders them as RFC 9457 problem details. No message ever holds a person's identifier.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+Problem = dict[str, Any]
+
+
+def problem(slug: str, status: int, detail: str, advice: str) -> Problem:
+    """Return the members of an RFC 9457 problem, with advice; also kept with a failed run."""
+    return {
+        "type": f"/problems/{slug}",
+        "title": slug.replace("-", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "advice": advice,
+    }
 
 
 class AppError(Exception):
@@ -20,6 +33,11 @@ class AppError(Exception):
         self.next_step = advice or type(self).advice
         self.extra = extra
         super().__init__(self.detail)
+
+    @property
+    def problem(self) -> Problem:
+        """This error as an RFC 9457 problem."""
+        return problem(self.slug, self.status, self.detail, self.next_step) | self.extra
 
 
 class NotFoundError(AppError):

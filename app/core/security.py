@@ -104,6 +104,11 @@ def unwrap_key(vault_secret: str, wrapped: bytes, bound_to: str) -> bytes:
     return unseal(_key_of(vault_secret, "wrap"), wrapped, bound_to)
 
 
+def message_code(vault_secret: str, purpose: str, message: bytes) -> bytes:
+    """Return the HMAC-SHA256 of a message, under the vault secret's key for that one purpose."""
+    return hmac.digest(_key_of(vault_secret, purpose), message, "sha256")
+
+
 def keyed_digest(vault_secret: str, data: bytes) -> bytes:
     """Digest a body that may hold identifiers so that the digest alone tells nothing."""
     return hmac.new(_key_of(vault_secret, "digest"), data, hashlib.sha256).digest()

@@ -28,21 +28,27 @@ class SigningKeys:
 
 def create_signing_keys(folder: Path, origin: str) -> SigningKeys:
     """Make the keys that `folder` lacks, and write `lethe.pub` beside them; keeps existing ones."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in (LOG_KEY, CERTIFICATE_KEY):
-        path = folder / name
-        if not path.exists():
-            path.touch(mode=0o600)
-            path.write_bytes(
-                Ed25519PrivateKey.generate().private_bytes(
-                    serialization.Encoding.PEM,
-                    serialization.PrivateFormat.PKCS8,
-                    serialization.NoEncryption(),
-                )
-            )
+        if not (folder / name).exists():
+            _create(folder / name)
     keys = load_signing_keys(folder, origin)
     (folder / PUBLIC_KEYS).write_text(keys.public.format(), encoding="utf-8")
     return keys
+
+
+def _create(path: Path) -> None:
+    """Write a fresh key whole or not at all: an empty file would never be replaced."""
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600)
+    unfinished.write_bytes(pem)
+    unfinished.replace(path)
 
 
 def load_signing_keys(folder: Path, origin: str) -> SigningKeys:

@@ -305,7 +305,7 @@ def checkpoints(session: Session, model_id: UUID, shard: int) -> dict[str, str]:
     query = select(Checkpoint.chain, Checkpoint.object_digest).where(
         Checkpoint.model_id == model_id, Checkpoint.shard == shard
     )
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def put_checkpoint(session: Session, model_id: UUID, now: datetime, **values: Any) -> None:

@@ -35,7 +35,7 @@ class StepOut(BaseModel):
     progress: float
     attempts: int
     epoch: int
-    failure: str | None
+    failure: dict[str, Any] | None
     started_at: datetime | None
     finished_at: datetime | None
     result: dict[str, Any] | None
@@ -56,7 +56,7 @@ class RunOut(BaseModel):
     seconds: float | None
     verdict: dict[str, Any] | None
     accepted: dict[str, Any] | None
-    failure: str | None
+    failure: dict[str, Any] | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import service as audit
 from app.core import queue
-from app.core.errors import AppError, ConflictError, NotFoundError
+from app.core.errors import AppError, ConflictError, NotFoundError, Problem
 from app.core.lifecycle import ActionState, RunState, StepState, move
 from app.execution import repository
 from app.execution.rules import (
@@ -410,7 +410,7 @@ def finish(session: Session, claimed: Claim, result: dict[str, Any], now: dateti
 def fail(
     session: Session,
     claimed: Claim,
-    reason: str,
+    failure: Problem,
     allowed: int,
     now: datetime,
     *,
@@ -418,7 +418,7 @@ def fail(
 ) -> None:
     """Record a failure: try again later, or fail the run when trying again cannot help.
 
-    `reason` is advice for the person on call and holds no identifier.
+    `failure` is for the person on call and holds no identifier.
 
     Raises:
         LeaseLostError: a later epoch or a cancellation came first; nothing is written.
@@ -427,7 +427,7 @@ def fail(
     # What is superseded must go, however long a store does not answer: the clock tells of it.
     endless = claimed.kind in CONTROL_KINDS
     state = "pending" if endless else after_failure(claimed.attempts, allowed, permanent=permanent)
-    values: dict[str, Any] = {"state": state, "failure": reason}
+    values: dict[str, Any] = {"state": state, "failure": failure}
     values |= (
         {"not_before": retry_at(now, claimed.attempts)}
         if state == "pending"
@@ -447,7 +447,7 @@ def fail(
     )
     if state == "failed":
         repository.cancel_open_steps(session, run.id, now)
-        run.failure = reason
+        run.failure = failure
         queue.ring(session, "advance_run", run.id)
 
 
@@ -553,8 +553,8 @@ def replaced_files(session: Session, run: Run) -> list[str]:
     return [one["source_uri"] for one in results if one.get("digests")]
 
 
-def failure_of(session: Session, actions: Sequence[Action]) -> str | None:
-    """Return why a failed action's run failed, in words for the person on call."""
+def failure_of(session: Session, actions: Sequence[Action]) -> Problem | None:
+    """Return why a failed action's run failed, for the person on call."""
     for action in actions:
         if action.state == ActionState.FAILED and action.run_id is not None:
             return session.get_one(Run, action.run_id).failure

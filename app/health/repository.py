@@ -21,7 +21,7 @@ def counts(session: Session) -> dict[str, dict[str, int]]:
     counted = {}
     for name, table in (("requests", ErasureRequest), ("runs", Run), ("steps", Step)):
         query = select(table.state, func.count()).group_by(table.state)
-        counted[name] = dict(session.execute(query).tuples().all())
+        counted[name] = dict(session.execute(query).all())
     pending = session.scalar(select(func.count()).select_from(AuditPending)) or 0
     counted["log_entries"] = {"pending": pending}
     return counted

@@ -114,7 +114,7 @@ class ErasureRequestOut(BaseModel):
     due_at: datetime
     closed_at: datetime | None
     sla: SlaOut
-    failure: str | None
+    failure: dict[str, Any] | None
     linked: list[UUID]
     actions: list[ActionOut]
     links: dict[str, str]

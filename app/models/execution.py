@@ -26,7 +26,7 @@ class Run(Base):
     predicted_seconds: Mapped[float | None]
     verdict: Mapped[Json | None]
     accepted: Mapped[Json | None]
-    failure: Mapped[str | None]
+    failure: Mapped[Json | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -70,7 +70,7 @@ class Step(Base):
     not_before: Mapped[datetime | None]
     progress: Mapped[float] = mapped_column(default=0.0)
     result: Mapped[Json | None]
-    failure: Mapped[str | None]
+    failure: Mapped[Json | None]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

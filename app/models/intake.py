@@ -55,7 +55,7 @@ class ErasureRequest(Base):
     sla_status: Mapped[str] = mapped_column(default="on_track")
     trace: Mapped[Json | None]
     decision_reason: Mapped[str | None]
-    failure: Mapped[str | None]
+    failure: Mapped[Json | None]
     created_at: Mapped[datetime]
     closed_at: Mapped[datetime | None]
 

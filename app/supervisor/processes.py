@@ -123,7 +123,9 @@ def wait_until(ready: Callable[[], bool], children: Iterable[Child], seconds: fl
             if not child.is_running():
                 raise child.failure("ended before it was ready")
         if time.monotonic() > deadline:
-            raise watched[0].failure(f"was not ready within {seconds:.0f} seconds")
+            # Nobody ended, so any of them may be the one that the others wait for.
+            logs = "\n".join(f"{child.name}:\n{last_lines(child.log, 5)}" for child in watched)
+            raise ProcessFailed(f"Not ready within {seconds:.0f} seconds. The logs end:\n{logs}")
         time.sleep(POLL_SECONDS)
 
 

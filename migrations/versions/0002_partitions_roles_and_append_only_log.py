@@ -27,8 +27,9 @@ def upgrade() -> None:
     op.execute(
         """
         DO $$ BEGIN
-            CREATE ROLE lethe_app NOLOGIN;
-        EXCEPTION WHEN duplicate_object THEN NULL;
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'lethe_app') THEN
+                CREATE ROLE lethe_app NOLOGIN;
+            END IF;
         END $$
         """
     )

@@ -43,6 +43,7 @@ class Up:
             if "public keys" in line:
                 break
         else:
+            self.end(signal.SIGTERM)
             pytest.fail("\n".join(self.said))
         token = Path(self.told("admin key")).read_text().strip()
         url = self.told("API docs").removesuffix("/docs")

@@ -37,7 +37,7 @@ class SourceUnreadable(InvalidInputError):
     )
 
     def __init__(self, problem: str, file_number: int | None = None) -> None:
-        self.problem = problem
+        self.damage = problem
         which = "The file" if file_number is None else f"File {file_number} (from 0, by name)"
         super().__init__(f"{which} cannot be read: {problem}.")
 

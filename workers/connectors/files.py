@@ -60,7 +60,7 @@ class SourceFiles:
                 problem = "its gzip is damaged or cut short"
                 raise SourceUnreadable(problem, self.names.index(name)) from None
             except SourceUnreadable as error:
-                raise SourceUnreadable(error.problem, self.names.index(name)) from None
+                raise SourceUnreadable(error.damage, self.names.index(name)) from None
 
     def digest(self) -> str:
         """Returns SHA-256 in hex: of a single file's bytes as stored, or of the list of files.

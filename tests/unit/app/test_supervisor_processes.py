@@ -125,10 +125,12 @@ def test_waiting_gives_up_at_once_when_a_child_ends_and_shows_its_last_lines(
     assert "line 80\n" not in failed.value.detail
 
 
-def test_waiting_ends_after_its_time(tmp_path: Path) -> None:
-    child = start(tmp_path, "/bin/sleep", "600")
-    with pytest.raises(ProcessFailed, match="not ready"):
+def test_waiting_ends_after_its_time_and_shows_every_log(tmp_path: Path) -> None:
+    child = start(tmp_path, "/bin/sh", "-c", "echo still at it; exec sleep 600")
+    assert eventually(lambda: last_lines(child.log) == "still at it")
+    with pytest.raises(ProcessFailed, match="Not ready") as failed:
         wait_until(lambda: False, [child], 0.2)
+    assert failed.value.detail.endswith("child:\nstill at it")
     stop([child], signal.SIGTERM, 5)
 
 

@@ -121,13 +121,25 @@ CALLS: dict[str, tuple[Callable[[Lethe], object], str, str, object]] = {
         "/v1/datasets/a%2Fb/versions",
         {"uri": "file:///x"},
     ),
-    "index": (lambda lethe: lethe.index("a", 2), "POST", "/v1/datasets/a/versions/2/index", {}),
+    "dataset_version": (
+        lambda lethe: lethe.dataset_version("a", "1/2"),
+        "GET",
+        "/v1/datasets/a/versions/1%2F2",
+        None,
+    ),
+    "index": (
+        lambda lethe: lethe.index("a", "1/2"),
+        "POST",
+        "/v1/datasets/a/versions/1%2F2/index",
+        {},
+    ),
     "register_model": (
         lambda lethe: lethe.register_model({"name": "m"}),
         "POST",
         "/v1/models",
         {"name": "m"},
     ),
+    "model": (lambda lethe: lethe.model("m/n"), "GET", "/v1/models/m%2Fn", None),
     "train": (
         lambda lethe: lethe.train("m", {"dataset": "a"}),
         "POST",
@@ -155,6 +167,13 @@ CALLS: dict[str, tuple[Callable[[Lethe], object], str, str, object]] = {
     "run": (lambda lethe: lethe.run("9"), "GET", "/v1/runs/9", None),
     "evidence": (lambda lethe: lethe.evidence("9"), "GET", "/v1/runs/9/evidence", None),
     "suppressions": (lambda lethe: lethe.suppressions(), "GET", "/v1/suppressions?limit=50", None),
+    "create_api_key": (
+        lambda lethe: lethe.create_api_key({"name": "n", "role": "dpo"}),
+        "POST",
+        "/v1/api-keys",
+        {"name": "n", "role": "dpo"},
+    ),
+    "public_keys": (lambda lethe: lethe.public_keys(), "GET", "/v1/keys", None),
     "tree_head": (lambda lethe: lethe.tree_head(), "GET", "/v1/audit/tree-head", None),
     "entries": (
         lambda lethe: lethe.entries(3, 9),
@@ -190,6 +209,20 @@ def test_each_method_makes_the_call_of_the_contract(name: str, service: Service)
     assert seen.headers["authorization"] == "Bearer key-1"
     assert ("idempotency-key" in seen.headers) is (name in CREATING)
     assert answer in ({"id": "1"}, b'{"id": "1"}')
+
+
+@pytest.mark.parametrize("name", ["deployments", "commitments"])
+def test_lists_come_as_lists_and_anything_else_is_refused(name: str, service: Service) -> None:
+    service.answer = b'[{"id": "1"}]'
+    with Lethe(service.url, "key-1") as lethe:
+        assert getattr(lethe, name)() == [{"id": "1"}]
+        assert service.seen[0].target == f"/v1/{name}"
+        service.answer = b'{"id": "1"}'
+        with pytest.raises(LetheError, match="Not a JSON list"):
+            getattr(lethe, name)()
+        service.answer = b'[{"id": "1"}]'
+        with pytest.raises(LetheError, match="Not a JSON object"):
+            lethe.run("9")
 
 
 def read_item(header: str) -> object:

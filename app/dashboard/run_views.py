@@ -1,0 +1,161 @@
+"""Runs, their steps and their evidence, as a request's page shows them. Values in, values out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from app.dashboard.intervals import IntervalPlot, plot_interval
+from app.dashboard.words import THREAT_MODELS, check_words
+from app.execution.schemas import RunOut, StepOut
+
+_TITLES: Final[Mapping[str, str]] = {
+    "unlearn": "Unlearning",
+    "erase_records": "Erasing records",
+    "train": "Training",
+    "index": "Indexing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """One piece of a run; `progress` from 0 to 1."""
+
+    name: str
+    state: str
+    progress: float
+    attempts: int
+    seconds: float | None
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """One measured check with what it means, what it found and what was made of it."""
+
+    name: str
+    title: str
+    meaning: str
+    verdict: str
+    reason: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    level: float | None
+    n: int
+    m: int
+    unit: str
+    p_value: float | None
+    positive_control: float | None
+    attacker: str
+    reference: str
+    plot: IntervalPlot | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run with its steps, its evidence and its verdict."""
+
+    id: UUID
+    title: str
+    subject: str
+    method: str | None
+    guarantee: str | None
+    state: str
+    progress: float
+    predicted_seconds: float | None
+    seconds: float | None
+    failure: str | None
+    verdict: str | None
+    summary: str | None
+    accepted_reason: str | None
+    accepted_until: datetime | None
+    awaits_acceptance: bool
+    steps: tuple[StepView, ...]
+    checks: tuple[CheckView, ...]
+
+
+def run_view(run: RunOut, checks: Sequence[Mapping[str, Any]], subject: str) -> RunView:
+    """Return a run; `subject` names what it works on where it is no model."""
+    said: Mapping[str, Any] = run.verdict or {}
+    verdict: str | None = said.get("verdict")
+    return RunView(
+        id=run.id,
+        title=_TITLES.get(run.kind, run.kind),
+        subject=_subject(run) or subject,
+        method=run.method,
+        guarantee=run.guarantee,
+        state=run.state,
+        progress=sum(one.progress for one in run.steps) / len(run.steps) if run.steps else 0.0,
+        predicted_seconds=run.predicted_seconds,
+        seconds=run.seconds,
+        failure=run.failure,
+        verdict=verdict,
+        summary=said.get("summary"),
+        accepted_reason=run.accepted["reason"] if run.accepted else None,
+        accepted_until=datetime.fromisoformat(run.accepted["due_at"]) if run.accepted else None,
+        awaits_acceptance=run.state == "verifying"
+        and verdict == "inconclusive"
+        and run.accepted is None,
+        steps=tuple(_step(one) for one in run.steps),
+        checks=tuple(check_view(one, said) for one in checks),
+    )
+
+
+def _subject(run: RunOut) -> str | None:
+    versions = [number for number in (run.base_version, run.new_version) if number is not None]
+    return None if run.model is None else " → ".join(f"{run.model}@{one}" for one in versions)
+
+
+def _step(step: StepOut) -> StepView:
+    ended = step.started_at is not None and step.finished_at is not None
+    return StepView(
+        name=_step_name(step),
+        state=step.state,
+        progress=step.progress,
+        attempts=step.attempts,
+        seconds=(step.finished_at - step.started_at).total_seconds() if ended else None,
+        failure=step.failure,
+    )
+
+
+def _step_name(step: StepOut) -> str:
+    kind = step.kind.replace("_", " ").capitalize()
+    _, is_shard, number = step.target.partition("shard-")
+    if not is_shard:
+        return kind
+    return f"{kind.removesuffix(' shard')}, shard {int(number)}"
+
+
+def check_view(check: Mapping[str, Any], verdict: Mapping[str, Any]) -> CheckView:
+    """Return a check with its part of the verdict; before there is one it is `not judged`."""
+    words = check_words(check["name"])
+    judged = {one["name"]: one for one in verdict.get("checks", [])}.get(check["name"], {})
+    margins: Mapping[str, float] = verdict.get("margins", {})
+    return CheckView(
+        name=check["name"],
+        title=words.title,
+        meaning=words.meaning,
+        verdict=judged.get("verdict", "not judged"),
+        reason=judged.get("reason", ""),
+        estimate=check["estimate"],
+        low=check["low"],
+        high=check["high"],
+        level=check["level"],
+        n=check["n"],
+        m=check["m"],
+        unit=check["unit"],
+        p_value=check.get("p_value"),
+        positive_control=check.get("positive_control"),
+        attacker=THREAT_MODELS.get(check["threat_model"], check["threat_model"]),
+        reference=check["reference"],
+        plot=plot_interval(
+            words.family,
+            check["estimate"],
+            check["low"],
+            check["high"],
+            membership_margin=margins.get("membership"),
+            utility_drop=margins.get("utility_drop"),
+        ),
+    )

@@ -1,0 +1,57 @@
+"""The papers of a closed request: its certificate, the log behind it, and a forgery to compare."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from lethe.client import Lethe
+from lethe.keys import parse_public_keys
+from lethe.notes import open_checkpoint
+
+ENTRIES_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """Files with which anybody can check a request, with no service at hand.
+
+    Attributes:
+        certificate: The certificate bundle.
+        public_keys: The issuer's `lethe.pub`.
+        tree_head: The log's newest signed tree head.
+        entries: The log's entries up to it, NDJSON.
+    """
+
+    certificate: Path
+    public_keys: Path
+    tree_head: Path
+    entries: Path
+
+
+def collect(auditor: Lethe, request_id: str, public_keys: Path, folder: Path) -> Papers:
+    """Fetch what a check needs, as an auditor may, and write it into `folder`, which exists."""
+    keys = parse_public_keys(public_keys.read_bytes())
+    head = auditor.tree_head()
+    size = open_checkpoint(head, keys.log).size
+    papers = Papers(
+        certificate=folder / f"certificate-{request_id}.json",
+        public_keys=public_keys,
+        tree_head=folder / "tree-head.txt",
+        entries=folder / "log.ndjson",
+    )
+    papers.certificate.write_bytes(auditor.certificate(request_id))
+    papers.tree_head.write_bytes(head)
+    with papers.entries.open("w") as lines:
+        for start in range(0, size, ENTRIES_AT_ONCE):
+            page = auditor.entries(start, min(start + ENTRIES_AT_ONCE, size))
+            lines.writelines(f"{json.dumps(entry)}\n" for entry in page["items"])
+    return papers
+
+
+def forge(bundle: bytes) -> bytes:
+    """Return a certificate bundle with one character of its signed statement changed."""
+    payload = str(json.loads(bundle)["envelope"]["payload"])
+    place = len(payload) // 2
+    other = "A" if payload[place] != "A" else "B"
+    forged = payload[:place] + other + payload[place + 1 :]
+    return bundle.replace(payload.encode(), forged.encode())

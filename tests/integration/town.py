@@ -1,0 +1,266 @@
+"""The whole service in one process: HTTP through a test client, doorbells answered in turn.
+
+Real PostgreSQL, real files, real training; only the broker and the worker's child are left out, so
+that a test can stop between any two wake-ups.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+from fastapi.testclient import TestClient
+
+from app import pipeline
+from app.access.service import create_api_key
+from app.audit import service as audit
+from app.core.clock import utc_now
+from app.core.config import Settings
+from app.core.db import Database
+from app.core.queue import Bell
+from app.core.security import Role
+from app.core.signing import SigningKeys, create_signing_keys
+from app.core.testing import RecordingDoorbell
+from app.execution import service as execution
+from app.execution.rules import Job
+from app.main import create_app
+from workers.artifacts import ArtifactStore
+from workers.child import do
+from workers.control import ControlWork
+from workers.messages import Done, Failed
+from workers.runner import Lease, Runner
+from workers.steps import Desk
+
+Json = dict[str, Any]
+MOST_BELLS = 2_000
+
+
+@dataclass
+class HereWork:
+    """Does compute jobs in this process, through the same `do` as the child."""
+
+    artifacts_url: str
+    jobs: list[Job] = field(default_factory=list)
+
+    def __call__(self, job: Job, lease: Lease) -> Done | Failed:
+        self.jobs.append(job)
+        desk = Desk(ArtifactStore(self.artifacts_url), lambda _: None, lease.save_checkpoint)
+        message = do(job, desk)
+        assert isinstance(message, Done | Failed)
+        return message
+
+
+class Town:
+    """Portal, DPO, engineer and auditor, and the workers behind the service."""
+
+    def __init__(
+        self, database: Database, doorbell: RecordingDoorbell, settings: Settings, folder: Path
+    ) -> None:
+        self.database, self.doorbell, self.settings, self.folder = (
+            database,
+            doorbell,
+            settings,
+            folder,
+        )
+        self.keys: SigningKeys = create_signing_keys(settings.signing_keys, settings.log_origin)
+        self.work = HereWork(settings.artifacts_url)
+        self.compute = Runner(database, settings, "compute", self.work)
+        self.control = Runner(database, settings, "control", ControlWork(settings.artifacts_url))
+        self.http = TestClient(
+            create_app(settings, database=database, signing_keys=self.keys),
+            raise_server_exceptions=False,
+        )
+        self._tokens: dict[Role, str] = {}
+
+    def token(self, role: Role) -> str:
+        """Return an API key of a role, made on first use."""
+        if role not in self._tokens:
+            with self.database.transaction() as session:
+                _, self._tokens[role] = create_api_key(session, f"the {role}", role, utc_now())
+        return self._tokens[role]
+
+    def call(
+        self, role: Role, method: str, path: str, body: object = None, **headers: str
+    ) -> httpx.Response:
+        """Call the service as a role."""
+        own = {"Authorization": f"Bearer {self.token(role)}", **headers}
+        return self.http.request(method, path, json=body, headers=own)
+
+    def ok(self, role: Role, method: str, path: str, body: object = None, **headers: str) -> Any:
+        """Call the service and expect success."""
+        response = self.call(role, method, path, body, **headers)
+        assert response.is_success, response.text
+        return response.json() if response.content else None
+
+    # The doorbell's other end.
+
+    def settle(self, at_most: int = MOST_BELLS) -> int:
+        """Answer bells until none is left; return how many were answered."""
+        for answered in range(at_most):
+            if not self.doorbell.bells:
+                return answered
+            self.answer(self.doorbell.bells.pop(0))
+        raise AssertionError(f"still ringing after {at_most} bells")
+
+    def answer(self, bell: Bell, now: datetime | None = None) -> None:
+        """Do what the Celery task of one bell does."""
+        moment = now or utc_now()
+        if bell.task == "run_step" and bell.row is not None:
+            self.compute.run_step(bell.row)
+            return
+        if bell.task == "control_step" and bell.row is not None:
+            self.control.run_step(bell.row)
+            return
+        with self.database.transaction() as session:
+            match bell.task, bell.row:
+                case "advance", UUID() as row:
+                    pipeline.advance(session, self.settings, self.keys, row, moment)
+                case "advance_run", UUID() as row:
+                    pipeline.advance_run(session, self.settings, row, moment)
+                case "keep_promises", UUID() as row:
+                    pipeline.keep_promises(session, self.keys, row, moment)
+                case "sequence_log", None:
+                    audit.sequence(session, self.keys.log, moment)
+                case _:
+                    raise AssertionError(bell)
+
+    def sweep(self) -> None:
+        """Ring for all that is due, as the beat does."""
+        with self.database.transaction() as session:
+            execution.sweep(session, utc_now())
+
+    # What people do.
+
+    def write_jsonl(self, name: str, rows: Sequence[Mapping[str, object]]) -> str:
+        """Write rows to a file that the workers can read; return its URI."""
+        path = self.folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return f"file://{path}"
+
+    def dataset(
+        self,
+        name: str,
+        rows: Sequence[Mapping[str, object]],
+        *,
+        owner: tuple[str, str] = ("person", "customer_id"),
+        aliases: Sequence[tuple[str, str]] = (("email", "email"),),
+        mentions: Sequence[tuple[str, str]] = (),
+        rewritable: bool = True,
+    ) -> None:
+        """Register, index and wait."""
+
+        def column(one: tuple[str, str]) -> Json:
+            return {"column": one[0], "type": one[1]}
+
+        self.ok(
+            Role.ENGINEER,
+            "POST",
+            "/v1/datasets",
+            {
+                "name": name,
+                "owner": column(owner),
+                "aliases": [column(one) for one in aliases],
+                "mentions": [column(one) for one in mentions],
+            },
+        )
+        self.ok(
+            Role.ENGINEER,
+            "POST",
+            f"/v1/datasets/{name}/versions",
+            {
+                "version": "1",
+                "uri": self.write_jsonl(name, rows),
+                "format": "jsonl",
+                "rewritable": rewritable,
+            },
+        )
+        self.ok(Role.ENGINEER, "POST", f"/v1/datasets/{name}/versions/1/index")
+        self.settle()
+
+    def model(
+        self,
+        name: str,
+        dataset: str,
+        recipe: str,
+        parameters: Json,
+        *,
+        shards: int = 1,
+        slices: int = 1,
+        holdout_share: float = 0.2,
+        policy: Json | None = None,
+        deployed: bool = True,
+    ) -> Json:
+        """Register, train, deploy; return the training run."""
+        self.ok(
+            Role.ENGINEER,
+            "POST",
+            "/v1/models",
+            {
+                "name": name,
+                "recipe": recipe,
+                "parameters": parameters,
+                "shards": shards,
+                "slices": slices,
+                "holdout_share": holdout_share,
+                "policy": policy or {},
+            },
+        )
+        run = self.train(name, dataset)
+        if deployed:
+            body = {"name": f"{name}-live", "model": name}
+            self.ok(Role.ENGINEER, "POST", "/v1/deployments", body)
+        return run
+
+    def train(self, name: str, dataset: str) -> Json:
+        """Train a model's next version and wait."""
+        body = {"inputs": [{"dataset": dataset, "version": "1"}]}
+        run = self.ok(Role.ENGINEER, "POST", f"/v1/models/{name}/train", body)
+        self.settle()
+        return self.run(run["id"])
+
+    def run(self, run_id: str) -> Json:
+        """Return a run."""
+        shown: Json = self.ok(Role.AUDITOR, "GET", f"/v1/runs/{run_id}")
+        return shown
+
+    def ask(self, *identifiers: tuple[str, str], **more: object) -> Json:
+        """Submit a request for a person and let it move on its own as far as it does."""
+        body: Json = {
+            "subject": {"identifiers": [{"type": t, "value": v} for t, v in identifiers]},
+            "regime": "gdpr",
+            "identity_verified": True,
+        }
+        key = {"Idempotency-Key": f'"{uuid4()}"'}
+        request = self.ok(Role.PORTAL, "POST", "/v1/erasure-requests", body | more, **key)
+        self.settle()
+        return self.request(request["id"])
+
+    def request(self, request_id: str) -> Json:
+        """Return a request as its portal sees it."""
+        shown: Json = self.ok(Role.PORTAL, "GET", f"/v1/erasure-requests/{request_id}")
+        return shown
+
+    def approve(self, request_id: str) -> Json:
+        """Approve as the DPO and let it move on."""
+        self.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request_id}/approve", {})
+        self.settle()
+        return self.request(request_id)
+
+    def erase(self, *identifiers: tuple[str, str]) -> Json:
+        """Ask, approve, and let it move on."""
+        return self.approve(self.ask(*identifiers)["id"])
+
+    def certificate(self, request_id: str) -> bytes:
+        """Return the certificate bundle."""
+        response = self.call(Role.PORTAL, "GET", f"/v1/erasure-requests/{request_id}/certificate")
+        assert response.is_success, response.text
+        return response.content
+
+    def version(self, model: str, number: int) -> Json:
+        """Return a model version as the API shows it."""
+        shown = self.ok(Role.ENGINEER, "GET", f"/v1/models/{model}")
+        return next(one for one in shown["versions"] if one["version"] == number)
