@@ -5,6 +5,7 @@ functions are loaded only when they are called.
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +28,7 @@ from app.core.migrations import migrate as migrate_database
 from app.core.queue import CeleryDoorbell, celery_app
 from app.core.security import Role
 from app.core.signing import PUBLIC_KEYS, create_signing_keys
+from app.health.repository import worker_alive
 from app.supervisor.commands import WorkerRole, api_command, beat_command, worker_command
 from app.supervisor.folders import default_var
 from app.supervisor.local import ending_on_signals, local_lethe
@@ -84,6 +86,16 @@ def worker(role: WorkerRole) -> None:
     if role == "compute" and find_spec("torch") is None:
         _end("A compute worker needs torch: pip install 'lethe[worker]'.")
     _become(worker_command(role, f"{role}-{os.getpid()}"))
+
+
+@app.command()
+def healthcheck(role: WorkerRole) -> None:
+    """Fail unless a worker on this host wrote its heartbeat within the last minute."""
+    with _database_session(load_settings()) as session:
+        alive = worker_alive(session, role, socket.gethostname(), utc_now())
+    if not alive:
+        typer.echo(f"No {role} worker on this host was heard from within a minute.", err=True)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from app.core.db import Database
 from app.core.logging import configure_logging
 from app.core.queue import CeleryDoorbell, Doorbell, celery_app
 from app.core.signing import SigningKeys, load_signing_keys
+from app.dashboard.pages import add_error_pages
 from app.dashboard.routes import router as dashboard
 from app.decisions.routes import router as decisions
 from app.execution.routes import router as execution
@@ -78,6 +79,7 @@ def create_app(
     )
     app.state.settings, app.state.database, app.state.signing_keys = settings, own, keys
     problems.add_handlers(app)
+    add_error_pages(app)
     for router in ROUTERS:
         app.include_router(router)
     _describe_problems(app)

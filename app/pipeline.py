@@ -316,6 +316,8 @@ def _fail_run(session: Session, run: Run, now: datetime) -> None:
             run=run.id,
         )
     execution.set_run_state(session, run, RunState.FAILED, now)
+    if run.kind == "unlearn" and not actions:
+        sla.postpone(session, run.model_id, now)
     _ring_requests(session, actions)
 
 

@@ -22,7 +22,10 @@ RETRAINING_FROZEN = timedelta(days=40)
 LONGEST_SECONDS = 300.0
 POLL_SECONDS = 0.2
 
-Seen = Callable[[list[JsonObject]], None]
+Runs = dict[str, JsonObject]
+"""Runs by the name of what each is about."""
+
+Seen = Callable[[Runs], None]
 """Called with the runs as they stand, at every look."""
 
 
@@ -80,9 +83,9 @@ def register_datasets(
         )
 
 
-def index_datasets(engineer: Lethe, datasets: Sequence[DemoDataset]) -> list[str]:
-    """Have each dataset indexed; return the ids of the runs."""
-    return [str(engineer.index(one.name, one.version)["id"]) for one in datasets]
+def index_datasets(engineer: Lethe, datasets: Sequence[DemoDataset]) -> Runs:
+    """Have each dataset indexed; return the runs that do it."""
+    return {one.name: engineer.index(one.name, one.version) for one in datasets}
 
 
 def register_models(engineer: Lethe, models: Sequence[DemoModel]) -> None:
@@ -93,18 +96,13 @@ def register_models(engineer: Lethe, models: Sequence[DemoModel]) -> None:
 
 def train_models(
     engineer: Lethe, models: Sequence[DemoModel], datasets: Sequence[DemoDataset]
-) -> list[str]:
-    """Have each model trained on its dataset; return the ids of the runs."""
-    versions = {dataset.name: dataset.version for dataset in datasets}
-    return [
-        str(
-            engineer.train(
-                model.name,
-                {"inputs": [{"dataset": model.dataset, "version": versions[model.dataset]}]},
-            )["id"]
-        )
+) -> Runs:
+    """Have each model trained on its dataset; return the runs that do it."""
+    inputs = {one.name: {"dataset": one.name, "version": one.version} for one in datasets}
+    return {
+        model.name: engineer.train(model.name, {"inputs": [inputs[model.dataset]]})
         for model in models
-    ]
+    }
 
 
 def deploy_models(engineer: Lethe, models: Sequence[DemoModel]) -> None:
@@ -113,38 +111,41 @@ def deploy_models(engineer: Lethe, models: Sequence[DemoModel]) -> None:
         engineer.add_deployment({"name": model.deployment, "model": model.name})
 
 
-def await_runs(reader: Lethe, run_ids: Sequence[str], seen: Seen) -> list[JsonObject]:
-    """Wait until all runs are done; return them in the order given.
+def await_runs(reader: Lethe, begun: Runs, seen: Seen) -> Runs:
+    """Wait until all runs are done; return them as they are then.
 
     Raises:
         JobFailed: A run failed.
         TimeoutError: They were not done within five minutes.
     """
 
-    def read() -> list[JsonObject]:
-        runs = [reader.run(one) for one in run_ids]
+    def read() -> Runs:
+        runs = {name: reader.run(run["id"]) for name, run in begun.items()}
         seen(runs)
-        for run in runs:
-            _refuse_failure(f"The run {run['kind']} {run['state']}", run)
+        for name, run in runs.items():
+            _refuse_failure(f"The run on {name} failed.", run)
         return runs
 
     return wait_for(
         read,
-        lambda runs: all(run["state"] == "done" for run in runs),
+        lambda runs: all(run["state"] == "done" for run in runs.values()),
         timeout_seconds=LONGEST_SECONDS,
         poll_seconds=POLL_SECONDS,
     )
 
 
 def identifiers_of(person: Person) -> list[dict[str, str]]:
-    """Return what the portal knows of a person: the address alone, which names no record's owner."""
+    """Return what the portal knows of a person: the address, which is no record's owner column."""
     return [{"type": "email", "value": person.email}]
 
 
 def choose_person(
     engineer: Lethe, everybody: Sequence[Person], models: Sequence[DemoModel]
 ) -> tuple[Person, JsonObject]:
-    """Return the first person on whose records every model was trained, with the dry-run trace.
+    """Return the first person whom every model was trained on, and the dry-run trace.
+
+    In the sharded model the person is in a later slice than the first, so that a checkpoint from
+    before them is there to go on from.
 
     Raises:
         JobFailed: There is nobody.
@@ -152,9 +153,10 @@ def choose_person(
     wanted = {model.name for model in models}
     for person in everybody:
         trace = engineer.trace(identifiers_of(person))
-        if wanted <= {found["model"] for found in trace["models"]}:
+        late = any(hit["first_slice"] for found in trace["models"] for hit in found["shards"])
+        if late and wanted <= {found["model"] for found in trace["models"]}:
             return person, trace
-    raise JobFailed("Nobody's records are in every model: they are all in a holdout.")
+    raise JobFailed("Nobody's records are in every model and in a late slice.")
 
 
 def submit_request(
@@ -182,7 +184,7 @@ def await_state(reader: Lethe, request_id: str, states: frozenset[str]) -> JsonO
 
     def read() -> JsonObject:
         request = reader.erasure_request(request_id)
-        _refuse_failure("The request failed", request)
+        _refuse_failure("The request failed.", request)
         return request
 
     return wait_for(
@@ -193,7 +195,7 @@ def await_state(reader: Lethe, request_id: str, states: frozenset[str]) -> JsonO
     )
 
 
-def await_verdicts(dpo: Lethe, request_id: str, seen: Seen) -> list[JsonObject]:
+def await_verdicts(dpo: Lethe, request_id: str, seen: Seen) -> Runs:
     """Wait until every model's run is done or waits for a decision of the DPO; return the runs.
 
     Raises:
@@ -201,14 +203,18 @@ def await_verdicts(dpo: Lethe, request_id: str, seen: Seen) -> list[JsonObject]:
         TimeoutError: It took longer than five minutes.
     """
 
-    def read() -> list[JsonObject]:
+    def read() -> Runs:
         request = dpo.erasure_request(request_id)
-        _refuse_failure("The request failed", request)
-        return _runs_of(dpo, request, "model_version", seen)
+        _refuse_failure("The request failed.", request)
+        runs = _runs_of(dpo, request, "model_version")
+        seen(runs)
+        return runs
 
     return wait_for(
         read,
-        lambda runs: bool(runs) and all(run["state"] == "done" or undecided(run) for run in runs),
+        lambda runs: (
+            bool(runs) and all(run["state"] == "done" or undecided(run) for run in runs.values())
+        ),
         timeout_seconds=LONGEST_SECONDS,
         poll_seconds=POLL_SECONDS,
     )
@@ -225,7 +231,7 @@ def undecided(run: JsonObject) -> bool:
 
 
 def accept_verdict(dpo: Lethe, request_id: str, reason: str) -> str:
-    """Accept what is inconclusive and promise the exact retraining for the plan's date; return it."""
+    """Accept what is inconclusive, promising exact retraining by the plan's date; return that."""
     dates = [
         str(action["commitment_due_at"])
         for action in dpo.plan(request_id)["actions"]
@@ -238,8 +244,8 @@ def accept_verdict(dpo: Lethe, request_id: str, reason: str) -> str:
     return due_at
 
 
-def await_completed(dpo: Lethe, request_id: str, seen: Seen) -> JsonObject:
-    """Wait until the request has closed with its certificate in the log; return it.
+def await_closed(dpo: Lethe, request_id: str, seen: Seen) -> JsonObject:
+    """Wait until a request has closed, its certificate in the log; return it.
 
     Raises:
         JobFailed: It failed.
@@ -248,8 +254,8 @@ def await_completed(dpo: Lethe, request_id: str, seen: Seen) -> JsonObject:
 
     def read() -> JsonObject:
         request = dpo.erasure_request(request_id)
-        _refuse_failure("The request failed", request)
-        _runs_of(dpo, request, None, seen)
+        _refuse_failure("The request failed.", request)
+        seen(_runs_of(dpo, request, "model_version") | _runs_of(dpo, request, "dataset_version"))
         return request
 
     return wait_for(
@@ -260,19 +266,17 @@ def await_completed(dpo: Lethe, request_id: str, seen: Seen) -> JsonObject:
     )
 
 
-def _runs_of(dpo: Lethe, request: JsonObject, kind: str | None, seen: Seen) -> list[JsonObject]:
-    runs = [
-        dpo.run(action["run"])
+def _runs_of(dpo: Lethe, request: JsonObject, kind: str) -> Runs:
+    return {
+        action["artifact"]: dpo.run(action["run"])
         for action in request["actions"]
-        if action["run"] is not None and kind in {None, action["kind"]}
-    ]
-    seen(runs)
-    return runs
+        if action["run"] is not None and action["kind"] == kind
+    }
 
 
 def _refuse_failure(what: str, answer: JsonObject) -> None:
-    if answer["state"] != "failed":
-        return
-    failure = answer["failure"] or {}
-    told = " ".join(failure[part] for part in ("detail", "advice") if failure.get(part))
-    raise JobFailed(f"{what}. {told}".strip())
+    if answer["state"] == "failed":
+        failure = answer["failure"] or {}
+        raise JobFailed(
+            " ".join([what, *(failure[part] for part in ("detail", "advice") if part in failure)])
+        )

@@ -53,10 +53,14 @@ def _control() -> Runner:
 
 @worker_ready.connect
 def _warm_up(sender: Any, **_: object) -> None:
-    """Start the child before the first step comes, and say that this worker lives."""
+    """Start the child before the first step comes; beat from now on, also with nothing to do."""
+    runner = _control()
     if COMPUTE in sender.app.amqp.queues.consume_from:
         _child_work().start()
-        _compute().beat()
+        runner = _compute()
+    runner.beat()
+    # While a step keeps a compute worker's only thread busy, its lease beats instead.
+    sender.timer.call_repeatedly(load_settings().heartbeat_seconds, runner.beat)
 
 
 @app.task(name="lethe.advance")
@@ -104,10 +108,9 @@ def sequence_log() -> None:
 
 @app.task(name="lethe.sweep")
 def sweep() -> None:
-    """Ring again for whatever is due, and say that this worker lives."""
+    """Ring again for whatever is due."""
     with _database().transaction() as session:
         execution.sweep(session, utc_now())
-    _control().beat()
 
 
 @app.task(name="lethe.watch_clocks")

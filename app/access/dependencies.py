@@ -117,10 +117,13 @@ def get_once(
     ] = None,
 ) -> Once:
     """Read the Idempotency-Key, a structured-field string (RFC 9651 §3.3.3)."""
-    key = None if idempotency_key is None else _parse_key(idempotency_key)
+    secret = settings.vault_secret.get_secret_value()
+    key = None
+    if idempotency_key is not None:
+        # Kept for good, and portals make keys of what they have at hand: an e-mail, a phone number.
+        key = keyed_digest(secret, _parse_key(idempotency_key).encode()).hex()
     told_apart = f"{request.method} {request.url.path}\n".encode() + body
-    digest = keyed_digest(settings.vault_secret.get_secret_value(), told_apart)
-    return Once(session, settings, key, digest)
+    return Once(session, settings, key, keyed_digest(secret, told_apart))
 
 
 OnceDep = Annotated[Once, Depends(get_once)]

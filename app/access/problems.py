@@ -1,13 +1,14 @@
 """Every error as an RFC 9457 problem with advice, and never with a value that was sent."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from app.core.errors import AppError, Problem, problem
@@ -46,6 +47,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(InvalidIdentifier, _invalid_identifier)
     app.add_exception_handler(IllegalMove, _illegal_move)
     app.add_exception_handler(OperationalError, _no_database)
+    app.add_exception_handler(DataError, _not_storable)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -60,13 +62,18 @@ def _invalid_body(_request: Request, error: Exception) -> JSONResponse:
     # pydantic's own error repeats the input; a key of the body may be an identifier as well.
     errors = error.errors() if isinstance(error, RequestValidationError) else []
     fields = [
-        {"field": ".".join(_shown(part) for part in one["loc"]), "problem": one["type"]}
-        for one in errors[:20]
+        {"field": _place(one["loc"], one["type"]), "problem": one["type"]} for one in errors[:20]
     ]
     first = fields[0] if fields else {"field": "body", "problem": "invalid"}
     detail = f"The field {first['field']} is not valid: {first['problem']}."
     advice = "Compare the request with /docs, correct the fields named, and send it again."
     return answer(problem("invalid-input", 422, detail, advice) | {"errors": fields})
+
+
+def _place(parts: Sequence[object], kind: str) -> str:
+    # The name of a field that nobody expects is the caller's own word, perhaps an identifier.
+    known = parts[:-1] if kind == "extra_forbidden" else parts
+    return ".".join([*map(_shown, known), *["…"] * (len(parts) - len(known))])
 
 
 def _shown(part: object) -> str:
@@ -93,12 +100,37 @@ def _no_database(_request: Request, error: Exception) -> JSONResponse:
     return answer(problem("database-unreachable", 503, detail, advice))
 
 
+def _not_storable(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("value_not_storable", error=type(error).__name__)
+    detail = "A value of the request cannot be stored: a NUL character, NaN or an infinite number."
+    advice = "Send text without NUL and half surrogates, and finite numbers."
+    return answer(problem("invalid-input", 422, detail, advice))
+
+
+NO_SUCH_CALL = (
+    "The address or the method is not one of this service's.",
+    "See /docs for every address and method.",
+)
+HTTP_ERRORS = {
+    400: (
+        "malformed-request",
+        "The body cannot be read as JSON.",
+        "Send one JSON object, nested no deeper than /docs shows, in UTF-8.",
+    ),
+    404: ("not-found", *NO_SUCH_CALL),
+    405: ("method-not-allowed", *NO_SUCH_CALL),
+}
+
+
 def _http_error(_request: Request, error: Exception) -> JSONResponse:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    slugs = {404: "not-found", 405: "method-not-allowed", 400: "malformed-request"}
-    detail = "The address or the method is not one of this service's."
-    advice = "See /docs for every address and method."
-    return answer(problem(slugs.get(status, "http-error"), status, detail, advice))
+    if not isinstance(error, HTTPException):
+        raise error
+    told = HTTP_ERRORS.get(error.status_code, ("http-error", *NO_SUCH_CALL))
+    slug, detail, advice = told
+    response = answer(problem(slug, error.status_code, detail, advice))
+    # RFC 9110 §15.5.6: a 405 names the methods that are allowed.
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _unexpected(_request: Request, error: Exception) -> JSONResponse:

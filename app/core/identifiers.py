@@ -116,6 +116,24 @@ def _e164(text: str, default_region: str | None) -> str:
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
+def names_person(text: str, named: Iterable[Identifier], default_region: str | None) -> bool:
+    """Says whether a text holds one of the identifiers: as it was given, as it is normalised, or a
+    phone number with other separators.
+
+    Raises:
+        InvalidIdentifier: one cannot be normalised.
+    """
+    said = text.casefold()
+    digits = re.sub(r"[\s()./-]", "", said)
+    for one in named:
+        normal = normalise(one.type, one.value, default_region).casefold()
+        if one.value.strip().casefold() in said or normal in said:
+            return True
+        if one.type == PHONE and normal.removeprefix("+") in digits:
+            return True
+    return False
+
+
 def subject_key(secret: bytes, identifier_type: IdentifierType, normalised: str) -> UUID:
     """Returns the subject key: the first 16 bytes of HMAC-SHA256(secret, type ‖ 0x00 ‖ value).
 

@@ -60,7 +60,11 @@ def plot_interval(
     if estimate is None or low is None or high is None:
         return None
     if family == "membership":
-        band = None if membership_margin is None else (0.5 - membership_margin, 0.5 + membership_margin)
+        band = (
+            None
+            if membership_margin is None
+            else (0.5 - membership_margin, 0.5 + membership_margin)
+        )
         axis = _Axis(0.0, 1.0, 0.5, band)
     else:
         drop = utility_drop if family == "utility" else None
@@ -87,8 +91,6 @@ def _ticks(axis: _Axis) -> tuple[Tick, ...]:
     return tuple(sorted(ticks, key=lambda tick: tick.x))
 
 
-def _description(
-    estimate: float, low: float, high: float, band: tuple[float, float] | None
-) -> str:
+def _description(estimate: float, low: float, high: float, band: tuple[float, float] | None) -> str:
     said = f"Estimate {estimate:.3g}, interval {low:.3g} to {high:.3g}"
     return said if band is None else f"{said}; allowed from {band[0]:.3g} to {band[1]:.3g}"

@@ -29,7 +29,7 @@ class ClosedCounts(NamedTuple):
     late: int
 
 
-def _listed() -> Select[tuple[ErasureRequest, int, int, bool]]:
+def _listed() -> Select[ErasureRequest, int, int, bool]:
     mine = Action.request_id == ErasureRequest.id
     counted = select(func.count()).select_from(Action).where(mine)
     awaits = exists().where(

@@ -1,5 +1,6 @@
 """`/dashboard`: what the data protection officer reads, and the forms by which they decide."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from typing import Annotated
 from uuid import UUID
@@ -16,9 +17,9 @@ from app.core.clock import utc_now
 from app.core.config import Settings
 from app.dashboard import pages, repository, sign_in, views
 from app.dashboard.certificate_views import certificate_view
+from app.dashboard.request_views import RequestView, request_view
 from app.dashboard.run_views import RunView, run_view
 from app.dashboard.session import DeciderDep, Visitor, VisitorDep
-from app.dashboard.views import RequestView
 from app.execution import service as execution
 from app.intake import service as intake
 from app.intake.schemas import TimelineEntry
@@ -71,7 +72,7 @@ def _view(
     _, actions = planning.planned(session, row.id, None)
     timeline = intake.timeline(session, row.id)
     seen = intake.identifiers_of(session, settings, row) if visitor.decides else None
-    return views.request_view(
+    return request_view(
         row,
         intake.describe(session, settings, row, now),
         sla.clock_of(settings, row),
@@ -87,8 +88,8 @@ def _view(
 
 def _runs(
     session: Session,
-    actions: list[tuple[Action, Artifact]],
-    timeline: list[TimelineEntry],
+    actions: Sequence[tuple[Action, Artifact]],
+    timeline: Sequence[TimelineEntry],
 ) -> list[RunView]:
     """Return every run of the request; the log also knows those that a stronger method followed."""
     subjects = {

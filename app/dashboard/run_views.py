@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from app.core.errors import Problem
 from app.dashboard.intervals import IntervalPlot, plot_interval
 from app.dashboard.words import THREAT_MODELS, check_words
 from app.execution.schemas import RunOut, StepOut
@@ -27,7 +28,7 @@ class StepView:
     progress: float
     attempts: int
     seconds: float | None
-    failure: str | None
+    failure: Problem | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class RunView:
     progress: float
     predicted_seconds: float | None
     seconds: float | None
-    failure: str | None
+    failure: Problem | None
     verdict: str | None
     summary: str | None
     accepted_reason: str | None
@@ -109,13 +110,14 @@ def _subject(run: RunOut) -> str | None:
 
 
 def _step(step: StepOut) -> StepView:
-    ended = step.started_at is not None and step.finished_at is not None
     return StepView(
         name=_step_name(step),
         state=step.state,
         progress=step.progress,
         attempts=step.attempts,
-        seconds=(step.finished_at - step.started_at).total_seconds() if ended else None,
+        seconds=None
+        if step.started_at is None or step.finished_at is None
+        else (step.finished_at - step.started_at).total_seconds(),
         failure=step.failure,
     )
 

@@ -28,8 +28,8 @@ CHECKS: Final[Mapping[str, CheckWords]] = {
     ),
     "loss_membership": CheckWords(
         "Can the person be told apart?",
-        f"An attacker who sees the model's losses guesses who was trained on, against {_NEVER_SEEN}. "
-        "0.5 is as good as tossing a coin; far from it, either way, gives the person away.",
+        f"An attacker who sees the model's losses tells the person from {_NEVER_SEEN}. 0.5 is as "
+        "good as tossing a coin; far from it, either way, gives the person away.",
         "membership",
     ),
     "tail_test": CheckWords(

@@ -32,6 +32,7 @@ from app.models import (
 )
 
 ACTIVE = ("running", "verifying", "promoting")
+REPLACED = ("superseded", "destroyed")
 
 
 def add_run(session: Session, run: Run) -> Run:
@@ -373,11 +374,12 @@ def suppressed_records(
 
 def successor(session: Session, version: ModelVersion) -> ModelVersion:
     """Return the live version that has replaced this one, or itself."""
-    while version.state == "superseded":
+    while version.state in REPLACED:
         following = session.scalar(
             select(ModelVersion).where(
                 ModelVersion.base_version_id == version.id,
-                ModelVersion.state.in_(["live", "superseded"]),
+                ModelVersion.state.in_(["live", *REPLACED]),
+                ModelVersion.promoted_at.is_not(None),
             )
         )
         if following is None:

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from app.models import AuditPending, ErasureRequest, Run, Step, Worker
@@ -14,6 +14,16 @@ def workers_alive(session: Session, now: datetime) -> set[str]:
     """Return the worker roles heard from within the last minute."""
     query = select(Worker.role).distinct().where(Worker.heartbeat_at >= now - SILENT_AFTER)
     return set(session.scalars(query))
+
+
+def worker_alive(session: Session, role: str, host: str, now: datetime) -> bool:
+    """Tell whether a worker of this role on this host was heard from within the last minute."""
+    heard = exists().where(
+        Worker.role == role,
+        Worker.name.startswith(f"{role}@{host}-", autoescape=True),
+        Worker.heartbeat_at >= now - SILENT_AFTER,
+    )
+    return bool(session.scalar(select(heard)))
 
 
 def counts(session: Session) -> dict[str, dict[str, int]]:

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from app.core.clock import Moment
 from app.core.identifiers import IDENTIFIER_TYPE_PATTERN
 
 Ground = Literal[
@@ -40,7 +41,7 @@ class ErasureRequestIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
     subject: SubjectIn
     regime: str = Field(examples=["gdpr"], max_length=40)
-    received_at: AwareDatetime | None = Field(
+    received_at: Moment | None = Field(
         default=None, description="When the controller received it; the clock starts here"
     )
     reference: str | None = Field(
@@ -69,7 +70,7 @@ class ApproveIn(BaseModel):
 class AcceptIn(ReasonIn):
     """Acceptance of inconclusive verdicts, with the date by which exact retraining is promised."""
 
-    commitment_due_at: AwareDatetime
+    commitment_due_at: Moment
 
 
 class IdentityIn(BaseModel):

@@ -69,7 +69,7 @@ def receive(
     secret = settings.subject_secret.get_secret_value().encode()
     keys = identifiers.subject_keys(secret, submission.identifiers, settings.default_phone_region)
     received_at = submission.received_at or now
-    _check(submission, received_at, now)
+    _check(submission, received_at, settings.default_phone_region, now)
     subject_set = subject_set_digest(keys)
     existing = repository.open_request_of(session, portal_id, subject_set)
     if existing is not None:
@@ -100,7 +100,8 @@ def receive(
         with session.begin_nested():
             repository.add_request(session, request, wrapped, keys)
     except IntegrityError as error:  # the same submission, a moment earlier
-        raise OpenRequestExistsError from error
+        earlier = repository.open_request_of(session, portal_id, subject_set)
+        raise OpenRequestExistsError(request=str(earlier)) from error
     audit.record(
         session,
         "request_received",
@@ -113,7 +114,9 @@ def receive(
     return request
 
 
-def _check(submission: Submission, received_at: datetime, now: datetime) -> None:
+def _check(
+    submission: Submission, received_at: datetime, region: str | None, now: datetime
+) -> None:
     if submission.regime not in REGIMES:
         raise InvalidInputError(
             "The regime is unknown.", advice="Use one of those that GET /v1/sla/summary lists."
@@ -122,8 +125,7 @@ def _check(submission: Submission, received_at: datetime, now: datetime) -> None
         raise InvalidInputError(
             "`received_at` lies in the future.", advice="Send the time of receipt, in UTC."
         )
-    said = (submission.reference or "").casefold()
-    if any(one.value.strip().casefold() in said for one in submission.identifiers):
+    if identifiers.names_person(submission.reference or "", submission.identifiers, region):
         raise InvalidInputError(
             "`reference` holds an identifier of the person.",
             advice="Use the portal's own case number; the reference is kept for good.",
@@ -299,9 +301,8 @@ def check_reason(
     Raises:
         InvalidInputError: it holds one of the request's identifiers.
     """
-    said = (reason or "").casefold()
     known = identifiers_of(session, settings, request) or []
-    if any(one.value.strip().casefold() in said for one in known):
+    if identifiers.names_person(reason or "", known, settings.default_phone_region):
         raise InvalidInputError(
             "The reason holds an identifier of the person.",
             advice="Say it without naming the person; the reason is kept after the request closes.",

@@ -23,6 +23,7 @@ from app.inventory.schemas import (
     ModelIn,
     ModelOut,
     ModelVersionIn,
+    PolicyIn,
     SuppressionOut,
 )
 from app.models import Dataset, DatasetVersion, Deployment, Model, ModelVersion
@@ -100,6 +101,12 @@ def list_models(_caller: Reader, session: SessionDep) -> list[ModelOut]:
 def get_model(name: str, _caller: Reader, session: SessionDep) -> ModelOut:
     """Return a model and its versions."""
     return _model(session, service.get_model(session, name))
+
+
+@router.put("/v1/models/{name}/policy")
+def set_policy(name: str, body: PolicyIn, _caller: Engineer, session: SessionDep) -> ModelOut:
+    """Change what erasure may do to a model; runs that are planned already look at it again."""
+    return _model(session, service.set_policy(session, name, body, utc_now()))
 
 
 @router.post("/v1/models/{name}/versions", status_code=201)

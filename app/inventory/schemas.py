@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from app.core.clock import Moment
 from app.core.identifiers import IDENTIFIER_TYPE_PATTERN
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -45,7 +46,7 @@ class DatasetVersionIn(BaseModel):
     rewritable: bool = Field(
         default=True, description="Lethe may rewrite the file without erased records"
     )
-    collected_at: AwareDatetime | None = None
+    collected_at: Moment | None = None
 
 
 class DatasetVersionOut(BaseModel):
@@ -67,8 +68,11 @@ class PolicyIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
     minimum_guarantee: Literal["exact", "certified", "approximate"] = "approximate"
     allowed_methods: list[str] | None = None
-    exact_not_before: AwareDatetime | None = None
+    exact_not_before: Moment | None = None
     retraining_every_days: int | None = Field(default=None, ge=1, le=3650)
+    method_parameters: dict[str, dict[str, Any]] = Field(
+        default={}, description="Per approximate method, its parameters where not the defaults"
+    )
 
 
 class ModelIn(BaseModel):

@@ -22,6 +22,7 @@ from app.inventory.schemas import (
     EdgeIn,
     InputRef,
     ModelIn,
+    PolicyIn,
 )
 from app.models import (
     Artifact,
@@ -166,6 +167,18 @@ def get_model(session: Session, name: str, *, lock: bool = False) -> Model:
     row = repository.model(session, name, lock=lock)
     if row is None:
         raise ModelNotFoundError
+    return row
+
+
+def set_policy(session: Session, name: str, policy: PolicyIn, now: datetime) -> Model:
+    """Change a model's erasure policy.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+    """
+    row = get_model(session, name, lock=True)
+    row.policy = policy.model_dump(mode="json")
+    audit.record(session, "policy_changed", now, model=row.id)
     return row
 
 

@@ -27,6 +27,7 @@ class IdempotentCall(Base):
     __tablename__ = "idempotent_call"
     api_key_id: Mapped[UUID] = mapped_column(ForeignKey("api_key.id"), primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
+    """Keyed digest of the Idempotency-Key, in hex."""
     request_digest: Mapped[bytes]
     status: Mapped[int | None]
     body: Mapped[Json | None]

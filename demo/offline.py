@@ -1,4 +1,4 @@
-"""The papers of a closed request: its certificate, the log behind it, and a forgery to compare."""
+"""What an auditor takes away from a closed request, to check it with no service at hand."""
 
 import json
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ ENTRIES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Papers:
-    """Files with which anybody can check a request, with no service at hand.
+class AuditFiles:
+    """The files of one request and of the whole log.
 
     Attributes:
         certificate: The certificate bundle.
@@ -28,24 +28,24 @@ class Papers:
     entries: Path
 
 
-def collect(auditor: Lethe, request_id: str, public_keys: Path, folder: Path) -> Papers:
-    """Fetch what a check needs, as an auditor may, and write it into `folder`, which exists."""
+def collect(auditor: Lethe, request_id: str, public_keys: Path, folder: Path) -> AuditFiles:
+    """Fetch the files as an auditor may, into `folder`, which exists."""
     keys = parse_public_keys(public_keys.read_bytes())
     head = auditor.tree_head()
     size = open_checkpoint(head, keys.log).size
-    papers = Papers(
+    files = AuditFiles(
         certificate=folder / f"certificate-{request_id}.json",
         public_keys=public_keys,
         tree_head=folder / "tree-head.txt",
         entries=folder / "log.ndjson",
     )
-    papers.certificate.write_bytes(auditor.certificate(request_id))
-    papers.tree_head.write_bytes(head)
-    with papers.entries.open("w") as lines:
+    files.certificate.write_bytes(auditor.certificate(request_id))
+    files.tree_head.write_bytes(head)
+    with files.entries.open("w") as lines:
         for start in range(0, size, ENTRIES_AT_ONCE):
             page = auditor.entries(start, min(start + ENTRIES_AT_ONCE, size))
             lines.writelines(f"{json.dumps(entry)}\n" for entry in page["items"])
-    return papers
+    return files
 
 
 def forge(bundle: bytes) -> bytes:
