@@ -236,11 +236,12 @@ def accept(
     if due_at <= now:
         raise ConflictError("The promised date has passed.", advice="Name a date to come.")
     accepted = 0
+    runs = {run.id: run for run in execution.runs_of_request(session, request.id)}
     for action in execution.actions_of_request(session, request.id):
         if action.run_id is None or action.state != ActionState.VERIFYING:
             continue
-        run = execution.lock_run(session, action.run_id)
-        if (run.verdict or {}).get("verdict") != "inconclusive":
+        run = runs.get(action.run_id)
+        if run is None or (run.verdict or {}).get("verdict") != "inconclusive":
             continue
         run.accepted = {"reason": reason, "at": now.isoformat(), "due_at": due_at.isoformat()}
         action.commitment_due_at = due_at
@@ -351,10 +352,11 @@ def keep_promises(session: Session, keys: SigningKeys, run_id: UUID, now: dateti
         action = session.get_one(Action, commitment.action_id)
         if not execution.leaves_out(session, run, action):
             continue
+        # The request before its action, as everywhere.
+        request = intake.lock(session, action.request_id)
         sla.keep(session, commitment, run.new_version_id, now)
         planning.fulfil(action, run)
         action.state = move(ActionState(action.state), ActionState.DONE)
-        request = intake.lock(session, action.request_id)
         if request.closed_at is not None:
             certificate.issue(session, keys, request, now)
 

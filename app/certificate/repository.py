@@ -37,6 +37,16 @@ def step_result(session: Session, run_id: UUID, kind: str) -> dict[str, Any]:
     return session.scalar(query) or {}
 
 
+def destroyed_objects(session: Session, model_id: UUID | None) -> set[str]:
+    """Return every stored object of a model that a run destroyed."""
+    query = (
+        select(Step.result)
+        .join(Run, Run.id == Step.run_id)
+        .where(Run.model_id == model_id, Step.kind == "destroy", Step.state == "done")
+    )
+    return {digest for result in session.scalars(query) if result for digest in result["destroyed"]}
+
+
 def evidence(session: Session, run_id: UUID) -> list[dict[str, Any]]:
     """Return a run's measured checks."""
     query = select(Evidence.body).where(Evidence.run_id == run_id).order_by(Evidence.id)

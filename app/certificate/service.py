@@ -161,8 +161,8 @@ Digests = tuple[rules.ArtifactDigest, ...]
 def _objects(session: Session, run: Run | None) -> tuple[Digests, Digests, tuple[str, ...]]:
     if run is None:
         return (), (), ()
-    destroyed = tuple(repository.step_result(session, run.id, "destroy").get("destroyed", []))
     if run.kind == "erase_records":
+        destroyed = repository.step_result(session, run.id, "destroy").get("destroyed")
         erased = repository.step_result(session, run.id, "erase_records")
         name = f"dataset_version/{run.dataset_version_id}"
         return (
@@ -170,10 +170,13 @@ def _objects(session: Session, run: Run | None) -> tuple[Digests, Digests, tuple
             (rules.ArtifactDigest(f"{name}/after", erased["digest_after"]),),
             (erased["digest_before"],) if destroyed else (),
         )
+    before = _digests(session, run.base_version_id)
+    # An object that another version shared went with that version's run.
+    gone = repository.destroyed_objects(session, run.model_id)
     return (
-        _digests(session, run.base_version_id),
+        before,
         _digests(session, run.new_version_id),
-        destroyed,
+        tuple(sorted(gone & {one.sha256 for one in before})),
     )
 
 

@@ -200,6 +200,13 @@ def actions_of_run(session: Session, run_id: UUID) -> Sequence[Action]:
     return session.scalars(query.with_for_update()).all()
 
 
+def runs_of_request(session: Session, request_id: UUID) -> Sequence[Run]:
+    """Return the runs that carry out a request's actions, locked."""
+    mine = select(Action.run_id).where(Action.request_id == request_id)
+    query = select(Run).where(Run.id.in_(mine)).order_by(Run.id).with_for_update()
+    return session.scalars(query.execution_options(populate_existing=True)).all()
+
+
 def actions_of_request(session: Session, request_id: UUID) -> Sequence[Action]:
     """Return a request's actions, locked."""
     query = select(Action).where(Action.request_id == request_id).order_by(Action.id)

@@ -566,6 +566,14 @@ def actions_of_run(session: Session, run_id: UUID) -> Sequence[Action]:
     return repository.actions_of_run(session, run_id)
 
 
+def runs_of_request(session: Session, request_id: UUID) -> Sequence[Run]:
+    """Return the runs that carry out a request's actions, locked.
+
+    Whoever needs both locks the runs before the actions, as a run's own move does.
+    """
+    return repository.runs_of_request(session, request_id)
+
+
 def actions_of_request(session: Session, request_id: UUID) -> Sequence[Action]:
     """Return a request's actions, locked."""
     return repository.actions_of_request(session, request_id)

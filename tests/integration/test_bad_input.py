@@ -42,66 +42,67 @@ def nothing_stored(town: Town) -> bool:
     return bool(town.ok(Role.PORTAL, "GET", REQUESTS)["items"] == [])
 
 
-@pytest.mark.parametrize(
-    "identifier",
-    [
-        {"type": "email", "value": "no-at-sign.quandt"},
-        {"type": "email", "value": "two@quandt@example.org"},
-        {"type": "email", "value": "quandt@"},
-        {"type": "phone", "value": "not-a-quandt-number"},
-        {"type": "phone", "value": "0151 23456789"},  # no country
-        {"type": "phone", "value": "+49 30 123456 ext. 7"},
-        {"type": "customer_id", "value": ""},
-        {"type": "customer_id", "value": "   "},
-        {"type": "customer_id", "value": "q" * 300},
-        {"type": "customer_id", "value": "quandt\u0000"},
-        {"type": "customer_id", "value": "quandt\u200b77"},
-        {"type": "customer_id", "value": "quandt\r\n77"},
-        {"type": "E-Mail", "value": "quandt@example.org"},
-        {"type": "quandt@example.org", "value": "email"},
-        {"type": "", "value": "quandt@example.org"},
-        {"type": "customer_id", "value": 77},
-        {"type": "customer_id"},
-    ],
-)
+MALFORMED: Sequence[Mapping[str, object]] = [
+    {"type": "email", "value": "no-at-sign.quandt"},
+    {"type": "email", "value": "two@quandt@example.org"},
+    {"type": "email", "value": "quandt@"},
+    {"type": "phone", "value": "not-a-quandt-number"},
+    {"type": "phone", "value": "0151 23456789"},  # no country
+    {"type": "phone", "value": "+49 30 123456 ext. 7"},
+    {"type": "customer_id", "value": ""},
+    {"type": "customer_id", "value": "   "},
+    {"type": "customer_id", "value": "q" * 300},
+    {"type": "customer_id", "value": "quandt\u0000"},
+    {"type": "customer_id", "value": "quandt\u200b77"},
+    {"type": "customer_id", "value": "quandt\r\n77"},
+    {"type": "E-Mail", "value": "quandt@example.org"},
+    {"type": "quandt@example.org", "value": "email"},
+    {"type": "", "value": "quandt@example.org"},
+    {"type": "customer_id", "value": 77},
+    {"type": "customer_id"},
+]
+
+
 def test_a_malformed_identifier_is_refused_and_not_repeated(
-    town: Town, identifier: dict[str, object]
+    town: Town, subtests: pytest.Subtests
 ) -> None:
-    for path, role in ((REQUESTS, Role.PORTAL), ("/v1/lineage/trace", Role.DPO)):
-        sent = body(identifier) if path == REQUESTS else {"identifiers": [identifier]}
-        problem = town.refused(role, 422, "POST", path, sent)
-        assert "quandt" not in json.dumps(problem).lower()
+    for identifier in MALFORMED:
+        with subtests.test(**identifier):
+            asked = town.refused(Role.PORTAL, 422, "POST", REQUESTS, body(identifier))
+            traced = town.refused(
+                Role.DPO, 422, "POST", "/v1/lineage/trace", {"identifiers": [identifier]}
+            )
+            assert "quandt" not in json.dumps([asked, traced]).lower()
     assert nothing_stored(town)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"regime": "lex_julia"}, "regime"),
-        ({"regime": "GDPR"}, "regime"),
-        ({"regime": 7}, "regime"),
-        ({"subject": {"identifiers": []}}, "identifiers"),
-        ({"subject": {}}, "identifiers"),
-        ({"subject": {"identifiers": [ANA] * 21}}, "identifiers"),
-        ({"received_at": "yesterday"}, "received_at"),
-        ({"received_at": "2026-02-03T10:00:00"}, "received_at"),  # no time zone
-        ({"received_at": "0001-01-01T00:00:00+14:00"}, "received_at"),
-        ({"received_at": "9999-12-31T23:59:59-14:00"}, "received_at"),
-        ({"ground": "because"}, "ground"),
-        ({"reference": "r" * 101}, "reference"),
-        ({"reference": "r\u0000"}, "NUL"),
-        ({"identity_verified": "perhaps"}, "identity_verified"),
-    ],
-)
-def test_a_field_that_makes_no_sense_is_named(
-    town: Town, change: dict[str, object], named: str
-) -> None:
-    problem = town.refused(Role.PORTAL, 422, "POST", REQUESTS, body() | change)
-    assert named in problem["detail"]
+SENSELESS: Sequence[tuple[Mapping[str, object], str]] = [
+    ({"regime": "lex_julia"}, "regime"),
+    ({"regime": "GDPR"}, "regime"),
+    ({"regime": 7}, "regime"),
+    ({"subject": {"identifiers": []}}, "identifiers"),
+    ({"subject": {}}, "identifiers"),
+    ({"subject": {"identifiers": [ANA] * 21}}, "identifiers"),
+    ({"received_at": "yesterday"}, "received_at"),
+    ({"received_at": "2026-02-03T10:00:00"}, "received_at"),  # no time zone
+    ({"received_at": "0001-01-01T00:00:00+14:00"}, "received_at"),
+    ({"received_at": "9999-12-31T23:59:59-14:00"}, "received_at"),
+    ({"ground": "because"}, "ground"),
+    ({"reference": "r" * 101}, "reference"),
+    ({"reference": "r\u0000"}, "NUL"),
+    ({"identity_verified": "perhaps"}, "identity_verified"),
+]
+
+
+def test_a_field_that_makes_no_sense_is_named(town: Town, subtests: pytest.Subtests) -> None:
+    for change, named in SENSELESS:
+        with subtests.test(str(change)[:80]):
+            problem = town.refused(Role.PORTAL, 422, "POST", REQUESTS, body(**change))
+            assert named in problem["detail"]
     assert nothing_stored(town)
 
 
-@pytest.mark.parametrize("name", ["ana.bad-input@example.org", "PAT77120", "ana"])
+@pytest.mark.parametrize("name", ["ana.bad-input@example.org", "PAT77120", "quandt"])
 def test_an_unknown_field_is_not_repeated(town: Town, name: str) -> None:
     for sent in (
         body() | {name: 1},
@@ -109,7 +110,7 @@ def test_an_unknown_field_is_not_repeated(town: Town, name: str) -> None:
         body() | {"subject": {"identifiers": [ANA], name: {}}},
     ):
         problem = town.refused(Role.PORTAL, 422, "POST", REQUESTS, sent)
-        assert name not in json.dumps(problem).replace("not valid", "")
+        assert name not in json.dumps(problem)
         assert "extra_forbidden" in problem["detail"]
 
 
@@ -117,9 +118,7 @@ def test_a_request_from_the_future_is_refused_and_one_from_the_past_counts_from_
     town: Town,
 ) -> None:
     ahead = datetime.now(UTC) + timedelta(hours=1)  # noqa: TID251 the service's own clock runs on
-    problem = town.refused(
-        Role.PORTAL, 422, "POST", REQUESTS, body(received_at=ahead.isoformat())
-    )
+    problem = town.refused(Role.PORTAL, 422, "POST", REQUESTS, body(received_at=ahead.isoformat()))
     assert "future" in problem["detail"]
 
     # 31 January: February has no 31st (Reg. 1182/71 Art. 3(2)(c)); the 28th is a Saturday in 2026,
@@ -134,71 +133,75 @@ def test_a_request_from_the_future_is_refused_and_one_from_the_past_counts_from_
     assert asked["due_at"] == "2026-03-15T22:59:59Z"
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "case ana.bad-input@example.org",
-        "CASE ANA.BAD-INPUT@EXAMPLE.ORG",
-        "patient PAT77120",
-        "call +4915123456789",
-        "call +49 (1512) 345-6789",
-        "call 0049 1512 3456789",
-    ],
+NAMING = (
+    "case ana.bad-input@example.org",
+    "CASE ANA.BAD-INPUT@EXAMPLE.ORG",
+    "patient PAT77120",
+    "call +4915123456789",
+    "call +49 (1512) 345-6789",
+    "call 0049 1512 3456789",
 )
-def test_free_text_that_names_the_person_is_refused(town: Town, said: str) -> None:
-    sent = body(ANA, PHONE, CUSTOMER)
-    problem = town.refused(Role.PORTAL, 422, "POST", REQUESTS, sent | {"reference": said})
-    assert said not in json.dumps(problem)
-    waiting = sent | {"reference": "portal-4711", "identity_verified": False}
-    request = town.ok(Role.PORTAL, "POST", REQUESTS, waiting)
-    own = f"{REQUESTS}/{request['id']}"
-    for verb, more in (
-        ("reject", {}),
-        ("cancel", {}),
-        ("extend", {}),
-        ("approve", {}),
-        ("identity", {"verified": True}),
-        ("accept", {"commitment_due_at": "2099-01-01T00:00:00Z"}),
-    ):
-        problem = town.refused(Role.DPO, 422, "POST", f"{own}/{verb}", {"reason": said, **more})
-        assert said not in json.dumps(problem)
+DECISIONS: Mapping[str, Mapping[str, object]] = {
+    "reject": {},
+    "cancel": {},
+    "extend": {},
+    "approve": {},
+    "identity": {"verified": True},
+    "accept": {"commitment_due_at": "2099-01-01T00:00:00Z"},
+}
+
+
+def test_free_text_that_names_the_person_is_refused(town: Town, subtests: pytest.Subtests) -> None:
+    sent = body(ANA, PHONE, CUSTOMER, reference="portal-4711", identity_verified=False)
+    request = town.ok(Role.PORTAL, "POST", REQUESTS, sent)
+    for said in NAMING:
+        with subtests.test(said):
+            problem = town.refused(Role.PORTAL, 422, "POST", REQUESTS, sent | {"reference": said})
+            assert said not in json.dumps(problem)
+            for verb, more in DECISIONS.items():
+                path = f"{REQUESTS}/{request['id']}/{verb}"
+                problem = town.refused(Role.DPO, 422, "POST", path, {"reason": said, **more})
+                assert said not in json.dumps(problem)
     assert town.request(request["id"])["state"] == "awaiting_identity"
 
 
-@pytest.mark.parametrize(
-    ("role", "method", "path", "sent"),
-    [
-        (Role.DPO, "GET", f"{REQUESTS}/{uuid4()}", None),
-        (Role.DPO, "GET", f"{REQUESTS}/{uuid4()}/plan", None),
-        (Role.DPO, "GET", f"{REQUESTS}/{uuid4()}/timeline", None),
-        (Role.DPO, "GET", f"{REQUESTS}/{uuid4()}/certificate", None),
-        (Role.DPO, "POST", f"{REQUESTS}/{uuid4()}/approve", {}),
-        (Role.DPO, "POST", f"{REQUESTS}/{uuid4()}/retry", None),
-        (Role.DPO, "POST", f"{REQUESTS}/{uuid4()}/reject", {"reason": "not ours"}),
-        (Role.DPO, "POST", f"/v1/commitments/{uuid4()}/start", None),
-        (Role.DPO, "DELETE", f"/v1/suppressions/{uuid4()}", {"reason": "new consent"}),
-        (Role.ADMIN, "DELETE", f"/v1/api-keys/{uuid4()}", None),
-        (Role.AUDITOR, "GET", f"/v1/runs/{uuid4()}", None),
-        (Role.AUDITOR, "GET", f"/v1/runs/{uuid4()}/evidence", None),
-        (Role.ENGINEER, "GET", "/v1/datasets/nowhere", None),
-        (Role.ENGINEER, "GET", "/v1/datasets/nowhere/versions/1", None),
-        (Role.ENGINEER, "POST", "/v1/datasets/nowhere/versions/1/index", None),
-        (Role.ENGINEER, "GET", "/v1/models/nothing", None),
-        (Role.ENGINEER, "POST", "/v1/models/nothing/versions", {}),
-        (
-            Role.ENGINEER,
-            "POST",
-            "/v1/models/nothing/train",
-            {"inputs": [{"dataset": "d", "version": "1"}]},
-        ),
-        (Role.ENGINEER, "POST", "/v1/deployments", {"name": "live", "model": "nothing"}),
-        (Role.ENGINEER, "GET", "/v1/no-such-address", None),
-    ],
-)
-def test_what_does_not_exist_is_a_404(
-    town: Town, role: Role, method: str, path: str, sent: object
-) -> None:
-    town.refused(role, 404, method, path, sent)
+NOWHERE: Sequence[tuple[Role, str, str, object]] = [
+    (Role.DPO, "GET", f"{REQUESTS}/{uuid4()}", None),
+    (Role.DPO, "GET", f"{REQUESTS}/{uuid4()}/plan", None),
+    (Role.DPO, "GET", f"{REQUESTS}/{uuid4()}/timeline", None),
+    (Role.DPO, "GET", f"{REQUESTS}/{uuid4()}/certificate", None),
+    (Role.DPO, "POST", f"{REQUESTS}/{uuid4()}/approve", {}),
+    (Role.DPO, "POST", f"{REQUESTS}/{uuid4()}/retry", None),
+    (Role.DPO, "POST", f"{REQUESTS}/{uuid4()}/reject", {"reason": "not ours"}),
+    (Role.DPO, "POST", f"/v1/commitments/{uuid4()}/start", None),
+    (Role.DPO, "DELETE", f"/v1/suppressions/{uuid4()}", {"reason": "new consent"}),
+    (Role.ADMIN, "DELETE", f"/v1/api-keys/{uuid4()}", None),
+    (Role.AUDITOR, "GET", f"/v1/runs/{uuid4()}", None),
+    (Role.AUDITOR, "GET", f"/v1/runs/{uuid4()}/evidence", None),
+    (Role.ENGINEER, "GET", "/v1/datasets/nowhere", None),
+    (Role.ENGINEER, "GET", "/v1/datasets/nowhere/versions/1", None),
+    (Role.ENGINEER, "POST", "/v1/datasets/nowhere/versions/1/index", None),
+    (Role.ENGINEER, "GET", "/v1/models/nothing", None),
+    (Role.ENGINEER, "POST", "/v1/models/nothing/versions", {}),
+    (
+        Role.ENGINEER,
+        "POST",
+        "/v1/models/nothing/train",
+        {"inputs": [{"dataset": "d", "version": "1"}]},
+    ),
+    (Role.ENGINEER, "POST", "/v1/deployments", {"name": "live", "model": "nothing"}),
+    (Role.ENGINEER, "GET", "/v1/no-such-address", None),
+    # Before the first entry is numbered:
+    (Role.AUDITOR, "GET", "/v1/audit/tree-head", None),
+    (Role.AUDITOR, "GET", "/v1/audit/proofs/inclusion?index=0&size=5", None),
+    (Role.AUDITOR, "GET", "/v1/audit/proofs/consistency?from=1&to=5", None),
+]
+
+
+def test_what_does_not_exist_is_a_404(town: Town, subtests: pytest.Subtests) -> None:
+    for role, method, path, sent in NOWHERE:
+        with subtests.test(f"{method} {path}"):
+            town.refused(role, 404, method, path, sent)
 
 
 def test_a_method_that_an_address_does_not_take_is_a_405_that_names_those_it_does(
@@ -209,71 +212,52 @@ def test_a_method_that_an_address_does_not_take_is_a_405_that_names_those_it_doe
     assert {"GET", "POST"} & set(response.headers["allow"].split(", "))
 
 
-@pytest.mark.parametrize(
-    ("content", "status"),
-    [
-        (b"", 422),
-        (b"not json", 422),
-        (b"\xff\xfe\x00", 422),
-        (b"[]", 422),
-        (b'"text"', 422),
-        (b"null", 422),
-        (b"[" * 100_000, 400),
-        (b'{"subject":' * 20_000, 400),
-        (b'{"regime": "gdpr"', 422),
-    ],
-)
-def test_a_body_that_is_no_json_object_is_refused(town: Town, content: bytes, status: int) -> None:
-    headers = {
-        "Authorization": f"Bearer {town.token(Role.PORTAL)}",
-        "Content-Type": "application/json",
-    }
-    problem = problem_of(town.http.post(REQUESTS, content=content, headers=headers), status)
-    assert "body" in problem["detail"]
+BODIES: Sequence[tuple[bytes, int]] = [
+    (b"", 422),
+    (b"not json", 422),
+    (b"[]", 422),
+    (b'"text"', 422),
+    (b"null", 422),
+    (b'{"regime": "gdpr"', 422),
+    (b"\xff\xfe\x00", 400),
+    (b"[" * 100_000, 400),
+    (b'{"subject":' * 20_000, 400),
+]
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", '"\\u0000"', '"\\ud800"'])
-def test_a_value_that_no_column_can_hold_is_refused(town: Town, number: str) -> None:
-    headers = {
-        "Authorization": f"Bearer {town.token(Role.ENGINEER)}",
-        "Content-Type": "application/json",
-    }
-    content = f'{{"name": "m", "parameters": {{"a": {number}}}}}'
-    problem_of(town.http.post("/v1/models", content=content, headers=headers), 422)
+def test_a_body_that_is_no_json_object_is_refused(town: Town, subtests: pytest.Subtests) -> None:
+    for content, status in BODIES:
+        with subtests.test(repr(content[:20])):
+            problem = problem_of(town.post_bytes(Role.PORTAL, REQUESTS, content), status)
+            assert "body" in problem["detail"]
+
+
+def test_a_value_that_no_column_can_hold_is_refused(town: Town, subtests: pytest.Subtests) -> None:
+    for value in ("NaN", "-Infinity", "1e999", '"\\u0000"', '"\\ud800"'):
+        with subtests.test(value):
+            content = f'{{"name": "m", "parameters": {{"a": {value}}}}}'.encode()
+            problem_of(town.post_bytes(Role.ENGINEER, "/v1/models", content), 422)
     assert town.ok(Role.ENGINEER, "GET", "/v1/models") == []
 
 
-@pytest.mark.parametrize(
-    ("role", "path"),
-    [
-        (Role.AUDITOR, "/v1/audit/tree-head"),  # the log is empty
-        (Role.AUDITOR, "/v1/audit/proofs/inclusion?index=0&size=5"),
-        (Role.AUDITOR, "/v1/audit/proofs/consistency?from=1&to=5"),
-    ],
-)
-def test_a_proof_without_a_tree_head_is_a_404(town: Town, role: Role, path: str) -> None:
-    town.refused(role, 404, "GET", path)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_a_range_that_does_not_exist_is_refused(town: Town, subtests: pytest.Subtests) -> None:
+    town.token(Role.AUDITOR)
+    town.settle()  # a tree head of size 1
+    for path in (
         "/v1/audit/entries?start=5&end=5",
         "/v1/audit/entries?start=0&end=5000",
         "/v1/audit/entries?start=-1&end=5",
         f"/v1/audit/entries?start=0&end={2**80}",
-        "/v1/audit/proofs/inclusion?index=99999&size={size}",
-        "/v1/audit/proofs/consistency?from=99999&to={size}",
+        "/v1/audit/proofs/inclusion?index=1&size=1",
+        "/v1/audit/proofs/consistency?from=0&to=1",
+        "/v1/audit/proofs/consistency?from=2&to=1",
         "/v1/runs?limit=0",
         "/v1/runs?limit=201",
         "/v1/runs?cursor=not-a-uuid",
         "/v1/runs/not-a-uuid",
-    ],
-)
-def test_a_range_that_does_not_exist_is_refused(town: Town, path: str) -> None:
-    town.token(Role.AUDITOR)
-    town.settle()
-    town.refused(Role.AUDITOR, 422, "GET", path.format(size=1))
+    ):
+        with subtests.test(path):
+            town.refused(Role.AUDITOR, 422, "GET", path)
 
 
 def test_a_database_that_does_not_answer_is_a_503_without_values(

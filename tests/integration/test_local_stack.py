@@ -25,7 +25,7 @@ class Up:
     def __init__(self, var: Path, port: int) -> None:
         kept = {name: value for name, value in os.environ.items() if "LETHE_" not in name}
         self.var = var
-        self.process = subprocess.Popen(  # noqa: S603 our own command
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "up", "--var", str(var), "--port", str(port)],
             cwd=REPOSITORY,
             env={**kept, "PYTHONUNBUFFERED": "1"},

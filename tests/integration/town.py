@@ -113,6 +113,11 @@ class Town:
         own = {"Authorization": f"Bearer {token}", **headers}
         return self.http.request(method, path, json=body, headers=own)
 
+    def post_bytes(self, role: Role, path: str, content: bytes) -> httpx.Response:
+        """Post a body as it stands, said to be JSON."""
+        own = {"Authorization": f"Bearer {self.token(role)}", "Content-Type": "application/json"}
+        return self.http.post(path, content=content, headers=own)
+
     def refused(
         self, role: Role, status: int, method: str, path: str, body: object = None, **headers: str
     ) -> Json:
