@@ -112,10 +112,10 @@ def _plain_network(name: str, dataset: str) -> DemoModel:
             "features": [feature_column(feature) for feature in RANGES],
             "label": "label",
             "classes": 2,
-            "hidden": [32, 16],
+            "hidden": [32],
             "offset": [low for low, _ in RANGES.values()],
             "scale": [high - low for low, high in RANGES.values()],
-            "training": {"epochs": 30, "learning_rate": 3e-3},
+            "training": {"epochs": 40, "learning_rate": 1e-3},
         },
     }
     return DemoModel(name, dataset, "retrain", "ordinary neural network", registration)
@@ -142,5 +142,5 @@ def _language_model(name: str, dataset: str, exact_not_before: datetime) -> Demo
         },
         "policy": {"exact_not_before": exact_not_before.isoformat(), "retraining_every_days": 7},
     }
-    content = "small GPT-2, no exact retraining this month"
+    content = "small GPT-2, its retraining frozen this month"
     return DemoModel(name, dataset, "gradient_ascent", content, registration)

@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from app.core.errors import AppError, Problem, problem
 from app.execution.rules import (
     EraseJob,
@@ -23,6 +25,7 @@ from app.execution.rules import (
 )
 from workers.artifacts import ArtifactStore
 from workers.messages import Done, Failed, Message, Progress, Stored
+from workers.recipes import UnknownRecipe
 from workers.steps import Desk, Result
 from workers.steps.erase import erase
 from workers.steps.evaluate import evaluate
@@ -39,6 +42,7 @@ WORK: dict[type, Callable[[Any, Desk], Result]] = {
     EvaluateJob: evaluate,
     EraseJob: erase,
 }
+OWN_TEXT = frozenset({ValueError, TrainingDiverged, UnknownRecipe})
 STEP_ADVICE = "Correct the recipe, its parameters or the data, then retry; the model is untouched."
 
 
@@ -79,7 +83,12 @@ def do(job: Job, desk: Desk) -> Message:
 
 def _problem(slug: str, detail: str, error: Exception) -> Problem:
     """Say where an error came from; only texts that are known to be safe are passed on."""
-    own = detail if type(error) in {ValueError, TrainingDiverged} else type(error).__name__
+    if isinstance(error, ValidationError):
+        # Of a recipe's or a method's parameters; what is wrong with each, never what it holds.
+        wrong = error.errors(include_input=False, include_url=False)
+        own = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in wrong)
+    else:
+        own = detail if type(error) in OWN_TEXT else type(error).__name__
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}, {place.name}"
     return problem(slug, 500, f"{own} ({where})", STEP_ADVICE)

@@ -139,9 +139,12 @@ def _done(one: Mapping[str, Any]) -> DoneView:
         kind=one["kind"],
         state=one["state"],
         method=one["method"],
-        meaning=METHODS.get(one["method"] or "none", ""),
+        meaning=METHODS.get(one["method"], ""),
         guarantee=one["guarantee"],
-        guarantee_meaning=GUARANTEES.get(one["guarantee"] or "none", ""),
+        # What a guarantee means is said of models; a file either holds the records or does not.
+        guarantee_meaning=""
+        if one["kind"] == "dataset_version"
+        else GUARANTEES.get(one["guarantee"], ""),
         reason=one["reason"],
         verdict=one["verdict"],
         accepted_at=None if accepted_at is None else datetime.fromisoformat(accepted_at),

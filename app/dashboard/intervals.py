@@ -6,8 +6,8 @@ from typing import Final
 from app.verification.rules import Family
 
 WIDTH: Final = 320.0
-_EDGE: Final = 16.0
-_LABEL_GAP: Final = 30.0
+_EDGE: Final = 24.0
+_LABEL_GAP: Final = 34.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Nothing here is loaded from another host, and no page needs JavaScript.
 
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from importlib.resources import files
@@ -17,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
+from markupsafe import Markup, escape
 
 from app.access.problems import MEDIA_TYPE
 from app.core.config import Settings
@@ -35,6 +37,7 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
 STATIC_FILES: Final[Mapping[str, str]] = MappingProxyType(
     {"style.css": "text/css", "icon.svg": "image/svg+xml"}
 )
+_CODE: Final = re.compile("`([^`]*)`")
 _FOLDER = files("app.dashboard") / "static"
 STATIC: Final = MappingProxyType({name: (_FOLDER / name).read_bytes() for name in STATIC_FILES})
 
@@ -125,6 +128,10 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.3g}"
 
 
+def _with_code(text: str) -> Markup:
+    return Markup(_CODE.sub(r"<code>\1</code>", escape(text)))  # noqa: S704 escaped before
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("app.dashboard"),
@@ -139,6 +146,7 @@ def _environment() -> Environment:
         "moment": _moment,
         "duration": _duration,
         "number": _number,
+        "with_code": _with_code,
     }
     environment.globals |= {"root": ROOT, "static": _static_url}
     return environment

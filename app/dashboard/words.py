@@ -61,14 +61,12 @@ METHODS: Final[Mapping[str, str]] = {
     "retrain": "trains the whole model again without the records",
     "gradient_ascent": "pushes the present weights away from the records",
     "erase_records": "writes the file again without the records",
-    "none": "nothing could be done here",
 }
 
 GUARANTEES: Final[Mapping[str, str]] = {
     "exact": "equal to training without the records, by its process",
     "certified": "what is left of the records is bounded, under the method's assumptions",
     "approximate": "rests on measurements only",
-    "none": "no guarantee",
 }
 
 THREAT_MODELS: Final[Mapping[str, str]] = {

@@ -2,24 +2,25 @@
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from app.core.clock import utc_now
 from app.core.config import Settings
 from app.core.security import Role
 from lethe.certificate import verify_bundle
 from tests.integration.town import Json, Town
 from tests.integration.worlds import LANGUAGE, notes
 
-LATER = datetime.now(UTC) + timedelta(days=60)
+LATER = utc_now() + timedelta(days=60)
 POLICY = {"exact_not_before": LATER.isoformat()}
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    # A model of this size loses words with every step: what is tested here is the way, not the loss.
+    # A model of this size loses words with every step; the way is tested here, not the loss.
     return settings.model_copy(update={"utility_drop": 0.5})
 
 
@@ -86,7 +87,7 @@ def test_inconclusive_waits_for_the_dpo_and_serves_the_old_version_meanwhile(tra
 def test_accepting_needs_a_reason_and_a_date_to_come(trained: Town) -> None:
     request = trained.erase(("email", somebody(trained)))
     path = f"/v1/erasure-requests/{request['id']}/accept"
-    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    yesterday = (utc_now() - timedelta(days=1)).isoformat()
     assert (
         trained.call(Role.DPO, "POST", path, {"commitment_due_at": LATER.isoformat()}).status_code
         == 422

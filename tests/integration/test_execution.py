@@ -44,7 +44,14 @@ def trace(town: Town, person: str) -> dict[str, object]:
     return found
 
 
-NOWHERE = {"datasets": [], "models": [], "derived": [], "unknown_lineage": []}
+NOWHERE: dict[str, list[object]] = dict.fromkeys(
+    ("datasets", "models", "derived", "unknown_lineage"), []
+)
+    "datasets": [],
+    "models": [],
+    "derived": [],
+    "unknown_lineage": [],
+}
 
 
 def test_requests_approved_together_share_one_run(trained: Town) -> None:

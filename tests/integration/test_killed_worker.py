@@ -1,4 +1,4 @@
-"""A compute worker, or its child, killed with SIGKILL in the middle: the run ends once, same bits."""
+"""A compute worker, or its child, killed with SIGKILL: the run ends once, to the same bits."""
 
 import dataclasses
 import os

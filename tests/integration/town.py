@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
+import httpx2
 from fastapi.testclient import TestClient
 
 from app import pipeline
@@ -40,7 +40,7 @@ Json = dict[str, Any]
 MOST_BELLS = 2_000
 
 
-def problem_of(response: httpx.Response, status: int) -> Json:
+def problem_of(response: httpx2.Response, status: int) -> Json:
     """Return the RFC 9457 problem that a response must be, whole and with advice."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"
@@ -102,18 +102,18 @@ class Town:
 
     def call(
         self, role: Role, method: str, path: str, body: object = None, **headers: str
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """Call the service as a role."""
         return self.call_with(self.token(role), method, path, body, **headers)
 
     def call_with(
         self, token: str, method: str, path: str, body: object = None, **headers: str
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         """Call the service with an API key."""
         own = {"Authorization": f"Bearer {token}", **headers}
         return self.http.request(method, path, json=body, headers=own)
 
-    def post_bytes(self, role: Role, path: str, content: bytes) -> httpx.Response:
+    def post_bytes(self, role: Role, path: str, content: bytes) -> httpx2.Response:
         """Post a body as it stands, said to be JSON."""
         own = {"Authorization": f"Bearer {self.token(role)}", "Content-Type": "application/json"}
         return self.http.post(path, content=content, headers=own)

@@ -1,7 +1,7 @@
 import pytest
 from sklearn.datasets import load_digits
-from unlearn_cases import Rows, Training, digits_task, lm_params
 
+from tests.unlearn.unlearn_cases import Rows, Training, digits_task, lm_params
 from workers.recipes import make_task
 from workers.unlearn.seeds import deterministic
 from workers.unlearn.task import Task

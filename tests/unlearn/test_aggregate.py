@@ -1,7 +1,7 @@
 import pytest
 import torch
-from unlearn_cases import Rows
 
+from tests.unlearn.unlearn_cases import Rows
 from workers.unlearn.aggregate import ensemble
 from workers.unlearn.task import IGNORED, Task, count, join, mean_nll, share_right
 

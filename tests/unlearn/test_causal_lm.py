@@ -9,8 +9,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
-from unlearn_cases import Rows, Training, lm_params, same
 
+from tests.unlearn.unlearn_cases import Rows, Training, lm_params, same
 from workers.recipes import make_task
 from workers.recipes.local_folder import folder_digest
 from workers.unlearn.sisa import restore

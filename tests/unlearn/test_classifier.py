@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
-from unlearn_cases import Rows, digits_task
 
+from tests.unlearn.unlearn_cases import Rows, digits_task
 from workers.recipes import UnknownRecipe, make_task, recipe_digest
 from workers.unlearn.task import Task
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
-from unlearn_cases import Rows, Training, digits_task, lm_params
 
+from tests.unlearn.unlearn_cases import Rows, Training, digits_task, lm_params
 from workers.recipes import make_task
 from workers.unlearn import METHODS
 from workers.unlearn.aggregate import Ensemble

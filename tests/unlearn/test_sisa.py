@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from torch import Tensor, nn
-from unlearn_cases import Rows, Training, same
 
+from tests.unlearn.unlearn_cases import Rows, Training, same
 from workers.unlearn.retrain import retrain
 from workers.unlearn.seeds import seed_for
 from workers.unlearn.sisa import (
