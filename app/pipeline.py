@@ -17,11 +17,13 @@ from sqlalchemy.orm import Session
 
 from app.audit import service as audit
 from app.certificate import service as certificate
+from app.certificate.rules import CertificateRefused
 from app.core import queue
 from app.core.config import Settings
 from app.core.errors import ConflictError, Problem, problem
 from app.core.lifecycle import (
     ActionState,
+    IllegalMove,
     RequestState,
     RunState,
     move,
@@ -110,7 +112,12 @@ def approve(session: Session, request: ErasureRequest, reason: str | None, now: 
     """Approve a plan: from here on no training takes the person's records in.
 
     What was indexed or trained since the plan was made is traced again and planned for as well.
+
+    Raises:
+        IllegalMove: the request does not wait for approval.
     """
+    if request.state not in {RequestState.PLANNED, RequestState.AWAITING_APPROVAL}:
+        raise IllegalMove(RequestState(request.state), RequestState.APPROVED)
     keys = intake.subject_keys(session, request)
     lineage.suppress(session, request.id, keys, request.received_at, now)
     trace = lineage.trace_subject(session, keys)
@@ -159,7 +166,16 @@ def _close(
     now: datetime,
 ) -> None:
     if not certificate.is_issued(session, request.id):
-        certificate.issue(session, keys, request, now)
+        try:
+            certificate.issue(session, keys, request, now)
+        except CertificateRefused as refused:
+            request.failure = problem(
+                "certificate-refused",
+                409,
+                f"The certificate would say more than is true: {refused}.",
+                "See the runs' steps; what is missing must be done before the request can close.",
+            )
+            intake.set_state(session, request, RequestState.FAILED, now)
     elif certificate.is_logged(session, request.id):
         intake.set_state(session, request, state, now)
 
@@ -323,9 +339,16 @@ def _fail_run(session: Session, run: Run, now: datetime) -> None:
 
 
 def retry(session: Session, request: ErasureRequest, now: datetime) -> None:
-    """Queue a failed request's failed actions again."""
+    """Queue a failed request's failed actions again, by the method that is best now.
+
+    Raises:
+        IllegalMove: the request has not failed.
+    """
+    if request.state != RequestState.FAILED:
+        raise IllegalMove(RequestState(request.state), RequestState.EXECUTING)
     for action in execution.actions_of_request(session, request.id):
         if action.state == ActionState.FAILED:
+            planning.plan_again(session, action, request.due_at, now)
             execution.queue_action(session, action, now)
     intake.set_state(session, request, RequestState.EXECUTING, now)
     request.failure = None

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import httpx
 import typer
@@ -55,9 +55,10 @@ def demo(
             _point_to_files(folder, console)
             if keep:
                 _keep(local, dpo_key, console)
-            else:
-                console.print("Everything is stopped now; [bold]lethe demo --keep[/] leaves it on:")
-                _point_to_pages(local, console)
+            console.print(
+                "It stops now. [bold]make demo DEMO_ARGS=--keep[/] leaves it on, with these pages:"
+            )
+            _point_to_pages(local, console)
 
 
 def empty(folder: Path) -> None:
@@ -122,11 +123,11 @@ def _play(local: LocalLethe, folder: Path, console: Console) -> str:
     with Lethe(local.url, local.admin_key.read_text().strip()) as admin:
         api_keys = job.create_api_keys(admin)
     with job.callers(local.url, api_keys) as callers:
-        Story(console, callers, data, papers, local.public_keys).tell(utc_now())
+        Story(console, callers, data, papers, local.public_keys.read_bytes()).tell(utc_now())
     return api_keys["dpo"]
 
 
-def _keep(local: LocalLethe, dpo_key: str, console: Console) -> None:
+def _keep(local: LocalLethe, dpo_key: str, console: Console) -> NoReturn:
     console.print("It all stays on until Ctrl-C:")
     _point_to_pages(local, console)
     console.print(f"  sign in    with the officer's API key, shown this once: [bold]{dpo_key}[/]")

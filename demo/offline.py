@@ -28,18 +28,21 @@ class AuditFiles:
     entries: Path
 
 
-def collect(auditor: Lethe, request_id: str, public_keys: Path, folder: Path) -> AuditFiles:
-    """Fetch the files as an auditor may, into `folder`, which exists."""
-    keys = parse_public_keys(public_keys.read_bytes())
-    head = auditor.tree_head()
-    size = open_checkpoint(head, keys.log).size
+def collect(auditor: Lethe, request_id: str, public_keys: bytes, folder: Path) -> AuditFiles:
+    """Fetch the files as an auditor may, into `folder`, which exists.
+
+    `public_keys` is the content of `lethe.pub`, which an auditor has from elsewhere.
+    """
     files = AuditFiles(
-        certificate=folder / f"certificate-{request_id}.json",
-        public_keys=public_keys,
+        certificate=folder / "certificate.json",
+        public_keys=folder / "lethe.pub",
         tree_head=folder / "tree-head.txt",
         entries=folder / "log.ndjson",
     )
+    head = auditor.tree_head()
+    size = open_checkpoint(head, parse_public_keys(public_keys).log).size
     files.certificate.write_bytes(auditor.certificate(request_id))
+    files.public_keys.write_bytes(public_keys)
     files.tree_head.write_bytes(head)
     with files.entries.open("w") as lines:
         for start in range(0, size, ENTRIES_AT_ONCE):

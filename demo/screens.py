@@ -33,11 +33,11 @@ COLOURS = {
     "fail": "red",
 }
 CHECKS = {
-    "process": "their records left in the manifest",
-    "forget_loss": "loss, theirs less the holdout's",
+    "process": "records left in manifest",
+    "forget_loss": "loss against the holdout",
     "loss_membership": "membership attack, AUC",
-    "tail_test": "membership, most exposed, p",
-    "utility_retain": "accuracy change, other people",
+    "tail_test": "membership, one by one, p",
+    "utility_retain": "accuracy change, retain",
     "utility_holdout": "accuracy change, holdout",
 }
 
@@ -98,7 +98,6 @@ def models_table(models: Sequence[DemoModel], registered: Sequence[JsonObject]) 
             f"{metrics['records']['retain']:,}",
             f"{metrics['accuracy']['holdout']:.1%}",
         )
-    table.caption = "Accuracy on the holdout: people whom no version is ever trained on."
     return table
 
 
@@ -156,9 +155,6 @@ def evidence_table(evidence: Mapping[str, JsonObject]) -> Table:
             _coloured(verdict["verdict"], bold=True),
             end_section=True,
         )
-    table.caption = (
-        "n people or records to forget against m others. (In brackets: decides nothing.)"
-    )
     return table
 
 
@@ -168,11 +164,12 @@ def measured(check: JsonObject) -> str:
         return f"{check['p_value']:.2f}"
     if check["family"] == "process":
         return f"{check['estimate']:.0f}"
-    sign = "" if check["family"] == "membership" else "+"
-    estimate = f"{check['estimate']:{sign}.3f}"
+    # A difference has a sign; z writes none before a zero below it.
+    form = ".2f" if check["family"] == "membership" else "+z.3f"
+    estimate = f"{check['estimate']:{form}}"
     if check["low"] is None:
         return estimate
-    return f"{estimate} [{check['low']:{sign}.3f}, {check['high']:{sign}.3f}]"
+    return f"{estimate} [{check['low']:{form}}, {check['high']:{form}}]"
 
 
 def outcome_table(request: JsonObject, deployments: Sequence[JsonObject]) -> Table:
@@ -222,7 +219,7 @@ def day(moment: str) -> str:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=True, header_style="bold", caption_justify="left")
+    table = Table(box=SIMPLE_HEAD, header_style="bold")
     for column in columns:
         table.add_column(column.lstrip(">"), justify="right" if column[0] == ">" else "left")
     return table

@@ -35,7 +35,7 @@ class Story:
         callers: The service, as each role calls it.
         data: Folder for the datasets, which the workers read.
         papers: Folder for what an auditor takes away.
-        public_keys: The issuer's `lethe.pub`.
+        public_keys: The content of the issuer's `lethe.pub`.
         chapter: The number of the last chapter told.
     """
 
@@ -43,10 +43,10 @@ class Story:
     callers: job.Callers
     data: Path
     papers: Path
-    public_keys: Path
+    public_keys: bytes
     chapter: int = 0
 
-    def tell(self, now: datetime) -> offline.AuditFiles:
+    def tell(self, now: datetime) -> None:
         """Play and tell the whole job.
 
         Raises:
@@ -63,7 +63,7 @@ class Story:
         self._run(request["id"])
         self._accept(request["id"])
         self._close(request["id"], person)
-        return self._certify(request["id"])
+        self._certify(request["id"])
 
     def _register(self, everybody: Sequence[Person], now: datetime) -> list[DemoDataset]:
         self._begin("An engineer registers the data")
@@ -92,14 +92,16 @@ class Story:
             job.await_runs(engineer, job.train_models(engineer, models, datasets), bars)
         job.deploy_models(engineer, models)
         self._show(screens.models_table(models, [engineer.model(one.name) for one in models]))
+        self._say("Accuracy is that on the holdout: people whom no version is ever trained on.")
         return models
 
     def _meet(self, everybody: Sequence[Person], models: Sequence[DemoModel]) -> Person:
         person, trace = job.choose_person(self.callers.engineer, everybody, models)
         self._begin(f"{person.name} wants to be forgotten")
         self._say(
-            f"{person.email} is all that the portal knows. A trace, as a dry run, finds the "
-            "records filed under that person, and every model that learned from them, such as:"
+            f"{person.email} is all that the portal knows. A trace, here as a dry run, finds "
+            "every record filed under that person and every model that learned from one. The "
+            "first of the written ones reads:"
         )
         self._quote(notes(person)[0])
         self._show(screens.trace_table(trace))
@@ -137,6 +139,7 @@ class Story:
         )
         evidence = {name: dpo.evidence(run["id"]) for name, run in runs.items()}
         self._show(screens.evidence_table(evidence))
+        self._say("n to forget against m others; what stands in brackets decides nothing.")
 
     def _accept(self, request_id: str) -> None:
         self._begin("The officer decides on what stayed open")
@@ -156,30 +159,29 @@ class Story:
         trace = dpo.trace(job.identifiers_of(person))
         left = ", ".join(f"{one['model']} v{one['version']}" for one in trace["models"])
         self._say(
-            f"Traced again, {person.name} is in {len(trace['datasets'])} datasets, and in one "
-            f"model that still owes its exact retraining: {left}."
+            f"Traced again, {person.name} is in {len(trace['datasets']) or 'no'} datasets, and in "
+            f"no model but the one that still owes its exact retraining: {left}."
         )
 
-    def _certify(self, request_id: str) -> offline.AuditFiles:
+    def _certify(self, request_id: str) -> None:
         self._begin("The certificate, checked by someone who trusts nobody")
         files = offline.collect(self.callers.auditor, request_id, self.public_keys, self.papers)
         bundle = files.certificate.read_bytes()
-        verified = verify_bundle(bundle, parse_public_keys(files.public_keys.read_bytes()))
+        verified = verify_bundle(bundle, parse_public_keys(self.public_keys))
         self._show(screens.certificate_table(cast(JsonObject, verified.statement)))
         self._say("With the public key, the tree head and the log's entries, offline:")
         self._verify(files.certificate, files)
         self._say("And with one character of the signed statement changed:")
-        forged = self.papers / "certificate-forged.json"
+        forged = self.papers / "forged.json"
         forged.write_bytes(offline.forge(bundle))
         self._verify(forged, files)
-        return files
 
     def _verify(self, certificate: Path, files: offline.AuditFiles) -> None:
         command = (
-            f"lethe verify {certificate.name[:20]}….json --key {files.public_keys.name} "
+            f"$ lethe verify {certificate.name} --key {files.public_keys.name} "
             f"--tree-head {files.tree_head.name} --log {files.entries.name}"
         )
-        self.console.print(Text(f"  $ {command}", style="bold"), soft_wrap=True)
+        self.console.print(Padding(Text(command, style="bold"), (0, 2)))
         verify_command(certificate, files.public_keys, files.tree_head, files.entries, self.console)
 
     def _begin(self, title: str) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from lethe.certificate import STEPS, CertificateInvalid, VerifiedCertificate, verify_bundle
@@ -139,7 +140,12 @@ def _tell_certificate(console: Console, certificate: VerifiedCertificate) -> Non
 
 def _tell(console: Console, mark: str, style: str, text: str) -> None:
     # Text, not markup: brackets in a stranger's file must not become styles.
-    console.print(Text(f"{mark} {text}", style=style), soft_wrap=True)
+    if not console.is_terminal:
+        console.print(Text(f"{mark} {text}"), soft_wrap=True)
+        return
+    line = Table.grid(padding=(0, 1))
+    line.add_row(Text(mark, style=style), Text(text, style=style))
+    console.print(line)
 
 
 def main(

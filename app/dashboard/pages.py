@@ -129,7 +129,7 @@ def _number(value: float) -> str:
 
 
 def _with_code(text: str) -> Markup:
-    return Markup(_CODE.sub(r"<code>\1</code>", escape(text)))  # noqa: S704 escaped before
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 escaped before
 
 
 def _environment() -> Environment:

@@ -120,6 +120,24 @@ def extend(
     return service.describe(session, settings, row, utc_now())
 
 
+@router.post("/{request_id}/pause")
+def pause(
+    request_id: UUID, body: ReasonIn, _caller: Dpo, session: SessionDep, settings: SettingsDep
+) -> ErasureRequestOut:
+    """Hold a request where it stands, with a reason; the clock runs on."""
+    row = service.pause(session, settings, request_id, body.reason, utc_now())
+    return service.describe(session, settings, row, utc_now())
+
+
+@router.post("/{request_id}/resume")
+def resume(
+    request_id: UUID, _caller: Dpo, session: SessionDep, settings: SettingsDep
+) -> ErasureRequestOut:
+    """Let a paused request go on."""
+    row = service.resume(session, request_id, utc_now())
+    return service.describe(session, settings, row, utc_now())
+
+
 @router.post("/{request_id}/identity")
 def identity(
     request_id: UUID, body: IdentityIn, _caller: Dpo, session: SessionDep, settings: SettingsDep

@@ -268,6 +268,36 @@ def _call_off(
     return request
 
 
+def pause(
+    session: Session, settings: Settings, request_id: UUID, reason: str, now: datetime
+) -> ErasureRequest:
+    """Hold a request where it stands; runs that have begun end, and the clock runs on.
+
+    Raises:
+        IllegalMove: the request is being promoted, waits for its identity check, or has ended.
+        InvalidInputError: the reason names the person.
+    """
+    request = lock(session, request_id)
+    check_reason(session, settings, request, reason)
+    request.resume_state = request.state
+    set_state(session, request, RequestState.PAUSED, now, reason)
+    return request
+
+
+def resume(session: Session, request_id: UUID, now: datetime) -> ErasureRequest:
+    """Let a paused request go on from where it stood.
+
+    Raises:
+        ConflictError: it is not paused.
+    """
+    request = lock(session, request_id)
+    if request.state != RequestState.PAUSED or request.resume_state is None:
+        raise ConflictError("The request is not paused.")
+    set_state(session, request, RequestState(request.resume_state), now)
+    request.resume_state = None
+    return request
+
+
 def check_identity(
     session: Session,
     settings: Settings,

@@ -83,6 +83,14 @@ def plan_stronger(
     return stronger(_facts_of(session, action), action.method, due_at=due_at, now=now)
 
 
+def plan_again(session: Session, action: Action, due_at: datetime, now: datetime) -> None:
+    """Plan a failed action anew, since the policy or the clock may have changed meanwhile."""
+    if action.kind == "model_version":
+        planned = plan_model(_facts_of(session, action), due_at=due_at, now=now)
+        if planned.state == "planned":
+            replan(action, planned)
+
+
 def replan(action: Action, planned: PlannedAction) -> None:
     """Put a stronger method in an action's place, keeping what was tried."""
     tried = {"method": action.method, "reason": action.reason}

@@ -1,5 +1,7 @@
 """Runs serve many requests, steps are published once, and what arrives meanwhile is not lost."""
 
+import base64
+import json
 import threading
 from datetime import timedelta
 from uuid import UUID
@@ -44,9 +46,7 @@ def trace(town: Town, person: str) -> dict[str, object]:
     return found
 
 
-NOWHERE: dict[str, list[object]] = dict.fromkeys(
-    ("datasets", "models", "derived", "unknown_lineage"), []
-)
+NOWHERE: dict[str, list[object]] = {
     "datasets": [],
     "models": [],
     "derived": [],
@@ -226,3 +226,38 @@ def is_unlearning(town: Town, step_id: UUID | None) -> bool:
     with town.database.transaction() as session:
         step = session.get_one(Step, step_id)
         return session.get_one(Run, step.run_id).kind == "unlearn"
+
+
+def test_a_paused_request_stands_still_until_it_is_resumed(trained: Town) -> None:
+    town = trained
+    request_id = town.ask(("customer_id", "C001"))["id"]
+    path = f"/v1/erasure-requests/{request_id}"
+    town.ok(Role.DPO, "POST", f"{path}/pause", {"reason": "asked the controller's lawyer"})
+    assert town.call(Role.DPO, "POST", f"{path}/approve", {}).status_code == 409
+    town.sweep()
+    town.settle()
+    assert town.request(request_id)["state"] == "paused"
+    assert town.ok(Role.DPO, "POST", f"{path}/resume")["state"] == "awaiting_approval"
+    assert town.call(Role.DPO, "POST", f"{path}/resume").status_code == 409
+    assert town.approve(request_id)["state"] == "completed"
+
+
+def test_what_no_connector_reaches_ends_partially_and_is_named(trained: Town) -> None:
+    town = trained
+    edge = {
+        "parent": {"kind": "dataset_version", "name": "d", "version": "1"},
+        "child": {"kind": "embedding_index", "name": "search"},
+    }
+    town.ok(Role.ENGINEER, "POST", "/v1/lineage/edges", edge)
+    town.ok(Role.ENGINEER, "POST", "/v1/models", {"name": "bought"})
+    town.ok(Role.ENGINEER, "POST", "/v1/models/bought/versions", {})
+    request = town.erase(("customer_id", "C001"))
+    assert request["state"] == "partially_completed"
+    (lost,) = (one for one in request["actions"] if one["kind"] == "embedding_index")
+    assert lost["state"] == "not_reachable"
+    assert "rebuild" in lost["reason"] or "build the index again" in lost["reason"]
+    payload = json.loads(town.certificate(request["id"]))["envelope"]["payload"]
+    stated = json.loads(base64.b64decode(payload))["predicate"]
+    assert stated["request"]["outcome"] == "partially_completed"
+    assert any("search" in one for one in stated["not_covered"])
+    assert any("bought" in one for one in stated["not_covered"])

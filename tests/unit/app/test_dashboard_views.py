@@ -1,6 +1,7 @@
 """What the dashboard makes of rows, without a database."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -196,7 +197,7 @@ def test_any_interval_around_zero_is_drawn_inside_with_labels_apart(
     assert 0 < plot.low <= plot.estimate <= plot.high < WIDTH
     assert (plot.band is None) == (family == "loss")
     places = [tick.x for tick in plot.ticks]
-    assert all(after - before >= 34 for before, after in zip(places, places[1:], strict=False))
+    assert all(after - before >= 34 for before, after in pairwise(places))
 
 
 def test_without_an_interval_nothing_is_drawn() -> None:
