@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import httpx
 import typer
@@ -55,10 +55,10 @@ def demo(
             _point_to_files(folder, console)
             if keep:
                 _keep(local, dpo_key, console)
-            console.print(
-                "It stops now. [bold]make demo DEMO_ARGS=--keep[/] leaves it on, with these pages:"
-            )
-            _point_to_pages(local, console)
+            else:
+                again = "[bold]make demo DEMO_ARGS=--keep[/]"
+                console.print(f"It stops now. {again} leaves it on, with these pages:")
+                _point_to_pages(local, console)
 
 
 def empty(folder: Path) -> None:
@@ -127,7 +127,7 @@ def _play(local: LocalLethe, folder: Path, console: Console) -> str:
     return api_keys["dpo"]
 
 
-def _keep(local: LocalLethe, dpo_key: str, console: Console) -> NoReturn:
+def _keep(local: LocalLethe, dpo_key: str, console: Console) -> None:
     console.print("It all stays on until Ctrl-C:")
     _point_to_pages(local, console)
     console.print(f"  sign in    with the officer's API key, shown this once: [bold]{dpo_key}[/]")

@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "worst fractal dimension": (0.05, 0.25),
 }
 PIXEL_LEVELS = 16
-LONGEST_NOTE = 96
+LONGEST_NOTE = 104
 """Bytes of a note with its start and end marks."""
 
 

@@ -70,17 +70,16 @@ def _person(number: int, tag: str) -> Person:
 def notes(person: Person) -> list[str]:
     """Return the four to six short records that a surgery keeps of a person.
 
-    Their words are drawn by a hash of the person's id, so that each person's records hold a
-    combination that nobody else's do.
+    Their words are drawn by a hash of the person's id. Each holds the person's card number, which
+    nobody else has: something that a model can only know by having learned it.
     """
-    name = person.name
     draw = _Draw(person.person_id)
+    name = f"{person.name} ({draw.number(899) + 100}-{draw.number(899) + 100})"
     written = [
         f"{name} saw Dr. {draw.one(DOCTORS)} on {draw.number(28)} {draw.one(MONTHS)} about "
         f"{draw.one(COMPLAINTS)}.",
         f"{name} lives at {draw.number(99)} {draw.one(STREETS)} with {draw.one(PETS)}.",
-        f"{name} is allergic to {draw.one(ALLERGIES)}; card {draw.number(899) + 100}-"
-        f"{draw.number(899) + 100}.",
+        f"{name} is allergic to {draw.one(ALLERGIES)} and asked for a card that says so.",
         f"{name} drinks {draw.one(DRINKS)} and walks to {draw.one(PLACES)} every "
         f"{draw.number(9) + 1} days.",
         f"{name} comes again on {draw.number(28)} {draw.one(MONTHS)} at "

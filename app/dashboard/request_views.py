@@ -15,7 +15,6 @@ from app.models import Action, Artifact, ErasureRequest
 from app.sla.rules import Clock
 
 _S = RequestState
-REFUSABLE: Final = WAITS_FOR_A_PERSON | {_S.PAUSED}
 MOVING: Final = frozenset(
     {_S.RECEIVED, _S.TRACED, _S.PLANNED, _S.APPROVED, _S.EXECUTING, _S.VERIFYING, _S.PROMOTING}
 )
@@ -94,13 +93,16 @@ class Decisions:
     approve: bool
     reject: bool
     retry: bool
+    resume: bool
     accept: bool
     promise_by: datetime
 
     @property
     def any(self) -> bool:
         """Whether there is one."""
-        return self.identity or self.approve or self.reject or self.retry or self.accept
+        return (
+            self.identity or self.approve or self.reject or self.retry or self.resume or self.accept
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +178,9 @@ def decisions(
     return Decisions(
         identity=state == RequestState.AWAITING_IDENTITY,
         approve=state == RequestState.AWAITING_APPROVAL,
-        reject=state in REFUSABLE and not (state == RequestState.FAILED and begun),
+        reject=state in WAITS_FOR_A_PERSON and not (state == RequestState.FAILED and begun),
         retry=state == RequestState.FAILED,
+        resume=state == RequestState.PAUSED,
         accept=awaits_acceptance,
         promise_by=max([*promised, now + timedelta(days=1)]) if promised else now + DEFAULT_PROMISE,
     )

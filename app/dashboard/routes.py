@@ -161,6 +161,13 @@ def retry(request_id: UUID, _decider: DeciderDep, session: SessionDep) -> Respon
     return _back_to(request_id)
 
 
+@router.post("/dashboard/requests/{request_id}/resume")
+def resume(request_id: UUID, _decider: DeciderDep, session: SessionDep) -> Response:
+    """Let a paused request go on."""
+    intake.resume(session, request_id, utc_now())
+    return _back_to(request_id)
+
+
 @router.post("/dashboard/requests/{request_id}/identity")
 def confirm_identity(
     request_id: UUID, _decider: DeciderDep, session: SessionDep, settings: SettingsDep

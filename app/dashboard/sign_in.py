@@ -49,7 +49,7 @@ def sign_in(
         return pages.render(
             request, "sign_in.html", status=401, problem=UNKNOWN_KEY, following=following
         )
-    if False:
+    if caller.role not in READERS:
         return pages.render(
             request, "sign_in.html", status=403, problem=WRONG_ROLE, following=following
         )

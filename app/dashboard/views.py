@@ -12,7 +12,12 @@ from app.models import Commitment
 from app.sla.rules import Clock, Sla, SlaStatus, sla
 
 WAITS_FOR_A_PERSON: Final = frozenset(
-    {RequestState.AWAITING_IDENTITY, RequestState.AWAITING_APPROVAL, RequestState.FAILED}
+    {
+        RequestState.AWAITING_IDENTITY,
+        RequestState.AWAITING_APPROVAL,
+        RequestState.PAUSED,
+        RequestState.FAILED,
+    }
 )
 
 

@@ -87,7 +87,7 @@ WHAT_NEXT: Final[Mapping[RequestState, str]] = {
     RequestState.EXECUTING: "The plan is being carried out.",
     RequestState.VERIFYING: "The new versions are being measured.",
     RequestState.PROMOTING: "New versions go into service; what they replace is destroyed.",
-    RequestState.PAUSED: "The request is paused.",
+    RequestState.PAUSED: "The request is paused until you let it go on. The clock runs.",
     RequestState.FAILED: "Something went wrong and waits for a person. The clock runs.",
     RequestState.COMPLETED: "Everything was erased, or is promised with a date.",
     RequestState.PARTIALLY_COMPLETED: "Closed; something could not be reached, and the certificate "

@@ -229,7 +229,8 @@ FROM suppression s
 JOIN subject_record r ON r.subject_key = s.subject_key
 JOIN dataset_version v ON v.id = r.dataset_version_id
 JOIN model_input i ON i.dataset_version_id = v.id AND i.model_version_id = :version
-WHERE s.lifted_at IS NULL AND v.collected_at <= s.received_at
+WHERE s.lifted_at IS NULL
+    AND (v.collected_at IS NULL OR v.collected_at <= s.received_at)
 """
 
 NEWLY_EXCLUDED_SHARDS = """

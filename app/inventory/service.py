@@ -104,7 +104,7 @@ def add_dataset_version(
         format=body.format,
         rewritable=body.rewritable,
         state="registered",
-        collected_at=body.collected_at or now,
+        collected_at=body.collected_at,
         created_at=now,
     )
     _insert(session, row)

@@ -80,7 +80,8 @@ class DatasetVersion(Base):
     digest: Mapped[str | None]
     record_count: Mapped[int | None] = mapped_column(BigInteger)
     skipped_identifiers: Mapped[int | None] = mapped_column(BigInteger)
-    collected_at: Mapped[datetime]
+    collected_at: Mapped[datetime | None]
+    """Suppressions received later cover it; unknown is covered by all."""
     created_at: Mapped[datetime]
     indexed_at: Mapped[datetime | None]
     __table_args__ = (UniqueConstraint("dataset_id", "version"),)

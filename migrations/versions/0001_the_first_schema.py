@@ -160,7 +160,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(), nullable=True),
         sa.Column("record_count", sa.BigInteger(), nullable=True),
         sa.Column("skipped_identifiers", sa.BigInteger(), nullable=True),
-        sa.Column("collected_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("collected_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("indexed_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(

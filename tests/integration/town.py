@@ -130,6 +130,12 @@ class Town:
         assert response.is_success, response.text
         return response.json() if response.content else None
 
+    def ok_text(self, role: Role, path: str) -> str:
+        """Read an address and expect success; return the body as text."""
+        response = self.call(role, "GET", path)
+        assert response.is_success, response.text
+        return response.text
+
     # The doorbell's other end.
 
     def settle(self, at_most: int = MOST_BELLS) -> int:

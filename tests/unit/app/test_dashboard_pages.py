@@ -24,6 +24,7 @@ from app.core.identifiers import Identifier
 from app.core.security import Role
 from app.core.signing import SigningKeys, create_signing_keys
 from app.dashboard.session import COOKIE, LIFETIME, sign_session
+from app.intake import service as intake
 from app.main import create_app
 from app.models import Action, Artifact, ErasureRequest, Suppression
 from lethe.certificate import verify_bundle
@@ -63,9 +64,7 @@ class Office:
         self.ids = {role: key_id for role, (key_id, _) in made.items()}
         self.tokens = {role: token for role, (_, token) in made.items()}
 
-    def browser(
-        self, role: Role | None = None, base_url: str = "http://lethe.test"
-    ) -> TestClient:
+    def browser(self, role: Role | None = None, base_url: str = "http://lethe.test") -> TestClient:
         """Return a browser, signed in where a role is given; it follows no redirect by itself."""
         client = TestClient(
             self.app, base_url=base_url, follow_redirects=False, raise_server_exceptions=False
@@ -142,7 +141,7 @@ def test_no_page_is_open(office: Office, path: str) -> None:
     assert answer.headers["Location"] == f"/dashboard/sign-in?next={address}"
 
 
-@pytest.mark.parametrize("decision", ["approve", "reject", "accept", "retry", "identity"])
+@pytest.mark.parametrize("decision", ["approve", "reject", "accept", "retry", "resume", "identity"])
 def test_no_decision_is_open(office: Office, decision: str) -> None:
     request_id = office.request("awaiting_approval")
     answer = office.browser().post(f"{page_of(request_id)}/{decision}", data={"reason": "because"})
@@ -431,6 +430,7 @@ def test_a_page_renews_itself_only_while_nothing_can_be_filled_in(office: Office
         ("awaiting_approval", {"approve", "reject"}),
         ("executing", set()),
         ("failed", {"retry", "reject"}),
+        ("paused", {"resume", "reject"}),
     ],
 )
 def test_decisions_are_offered_to_the_dpo_where_they_apply(
@@ -465,7 +465,7 @@ def test_only_the_dpo_decides(office: Office, role: Role) -> None:
     request_id = office.request("awaiting_approval")
     browser = office.browser(role)
     token = TOKEN.findall(browser.get("/dashboard").text)[0]
-    for decision in ("approve", "reject", "retry", "identity"):
+    for decision in ("approve", "reject", "retry", "resume", "identity"):
         form = {"form_token": token, "reason": "because"}
         answer = browser.post(f"{page_of(request_id)}/{decision}", data=form)
         assert answer.status_code == 403
@@ -517,6 +517,16 @@ def test_a_failed_request_is_tried_again(office: Office) -> None:
     request_id = office.request("failed")
     assert send(office.browser(Role.DPO), request_id, "retry").status_code == 303
     assert office.state(request_id) == "executing"
+
+
+def test_a_paused_request_goes_on(office: Office) -> None:
+    request_id = office.request("awaiting_approval")
+    with office.rows() as session:
+        intake.pause(session, office.settings, request_id, "Asked the controller.", office.now)
+    browser = office.browser(Role.DPO)
+    assert "Asked the controller." in browser.get(page_of(request_id)).text
+    assert send(browser, request_id, "resume").status_code == 303
+    assert office.state(request_id) == "awaiting_approval"
 
 
 def test_an_identity_is_confirmed(office: Office) -> None:
