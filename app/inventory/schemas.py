@@ -46,7 +46,11 @@ class DatasetVersionIn(BaseModel):
     rewritable: bool = Field(
         default=True, description="Lethe may rewrite the file without erased records"
     )
-    collected_at: Moment | None = None
+    collected_at: Moment | None = Field(
+        default=None,
+        description="When the data was collected. A suppression covers what was collected before "
+        "its request was received; without a date, everything",
+    )
 
 
 class DatasetVersionOut(BaseModel):
