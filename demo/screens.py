@@ -158,6 +158,17 @@ def evidence_table(evidence: Mapping[str, JsonObject]) -> Table:
     return table
 
 
+def unlearned_losses(run: JsonObject) -> list[str]:
+    """Say what an approximate method did to the loss on the records to forget, shard by shard."""
+    results = [step["result"] for step in run["steps"] if step["kind"] == "unlearn"]
+    return [
+        f"{one['steps']} steps raised the loss on the records to forget from "
+        f"{one['forget_loss'][0]:.2f} to {one['forget_loss'][1]:.2f} nats; on records never seen "
+        f"it is {one['holdout_loss']:.2f}."
+        for one in results
+    ]
+
+
 def measured(check: JsonObject) -> str:
     """Write what a check measured: the estimate with its interval, or the p-value of a test."""
     if check["family"] == "tail":

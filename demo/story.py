@@ -140,6 +140,9 @@ class Story:
         evidence = {name: dpo.evidence(run["id"]) for name, run in runs.items()}
         self._show(screens.evidence_table(evidence))
         self._say("n to forget against m others; what stands in brackets decides nothing.")
+        for name, run in runs.items():
+            for unlearned in screens.unlearned_losses(run):
+                self._say(f"{name}: {unlearned}")
 
     def _accept(self, request_id: str) -> None:
         self._begin("The officer decides on what stayed open")

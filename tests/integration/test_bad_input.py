@@ -14,7 +14,7 @@ from app.core.db import Database
 from app.core.security import Role
 from app.core.testing import RecordingDoorbell
 from app.main import create_app
-from tests.integration.town import Town, problem_of
+from tests.integration.town import Town, logged, problem_of
 
 REQUESTS = "/v1/erasure-requests"
 ANA = {"type": "email", "value": "ana.bad-input@example.org"}
@@ -261,21 +261,22 @@ def test_a_range_that_does_not_exist_is_refused(town: Town, subtests: pytest.Sub
 
 
 def test_a_database_that_does_not_answer_is_a_503_without_values(
-    town: Town, closed_port: int, capfd: pytest.CaptureFixture[str]
+    town: Town, closed_port: int
 ) -> None:
     url = f"postgresql+psycopg://lethe_app:secret-word@127.0.0.1:{closed_port}/lethe"
     down = Database(url, RecordingDoorbell())
-    client = TestClient(
-        create_app(town.settings, database=down, signing_keys=town.keys),
-        raise_server_exceptions=False,
-    )
     headers = {"Authorization": f"Bearer {town.token(Role.PORTAL)}"}
-    response = client.post(REQUESTS, json=body(), headers=headers)
-    problem = problem_of(response, 503)
-    assert "Idempotency-Key" in problem["advice"]
-    problem_of(client.get("/health/ready"), 503)
-    assert client.get("/health/live").status_code == 200
-    said = response.text + "".join(capfd.readouterr())
+    with logged() as lines:
+        client = TestClient(
+            create_app(town.settings, database=down, signing_keys=town.keys),
+            raise_server_exceptions=False,
+        )
+        response = client.post(REQUESTS, json=body(), headers=headers)
+        problem = problem_of(response, 503)
+        assert "Idempotency-Key" in problem["advice"]
+        problem_of(client.get("/health/ready"), 503)
+        assert client.get("/health/live").status_code == 200
+    said = response.text + lines.getvalue()
     for value in ("ana.bad-input", "secret-word", "Traceback"):
         assert value not in said
     assert "database_unreachable" in said

@@ -4,8 +4,10 @@ Real PostgreSQL, real files, real training; only the broker and the worker's chi
 that a test can stop between any two wake-ups.
 """
 
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +23,7 @@ from app.audit import service as audit
 from app.core.clock import utc_now
 from app.core.config import Settings
 from app.core.db import Database
+from app.core.logging import configure_logging
 from app.core.queue import Bell
 from app.core.security import Role
 from app.core.signing import SigningKeys, create_signing_keys
@@ -38,6 +41,15 @@ from workers.steps import Desk
 
 Json = dict[str, Any]
 MOST_BELLS = 2_000
+
+
+@contextmanager
+def logged() -> Iterator[io.StringIO]:
+    """Keep what is logged meanwhile, also by applications built meanwhile."""
+    with redirect_stderr(io.StringIO()) as said:
+        configure_logging()
+        yield said
+    configure_logging()
 
 
 def problem_of(response: httpx2.Response, status: int) -> Json:

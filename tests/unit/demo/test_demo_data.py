@@ -67,6 +67,9 @@ def test_each_persons_notes_are_four_to_six_and_nobody_elses(folder: Path) -> No
     written = [notes(one) for one in EVERYBODY]
     assert {len(lines) for lines in written} == {4, 5, 6}
     assert len({line for lines in written for line in lines}) == sum(map(len, written))
+    cards = [{line.partition("(")[2].partition(")")[0] for line in lines} for lines in written]
+    assert all(len(one) == 1 for one in cards)
+    assert len(set().union(*cards)) == PEOPLE
     # A start and an end mark come with the bytes.
     assert max(len(line.encode()) for lines in written for line in lines) + 2 <= LONGEST_NOTE
 

@@ -1,0 +1,96 @@
+"""`lethe demo` as a newcomer runs it: to its end, again, and away with Ctrl-C."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from app.supervisor.servers import SOCKET_PARENT
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+REPOSITORY = Path(__file__).parents[2]
+PORT = 8000
+
+
+@pytest.fixture(scope="module")
+def var() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="lethe-test-", dir=SOCKET_PARENT))
+    folder.chmod(0o711)
+    yield folder / "demo"
+    shutil.rmtree(folder)
+
+
+def start(var: Path) -> "subprocess.Popen[str]":
+    kept = {name: value for name, value in os.environ.items() if "LETHE_" not in name}
+    return subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "demo", "--var", str(var)],
+        cwd=REPOSITORY,
+        env={**kept, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def processes_of(var: Path) -> set[int]:
+    """Every process whose environment, folder or arguments name `var`."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            facts = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            facts += os.fsencode((entry / "cwd").readlink())
+        except OSError:
+            continue
+        if os.fsencode(var) in facts:
+            found.add(int(entry.name))
+    return found
+
+
+def verify(folder: Path, certificate: str) -> int:
+    files = {"--key": "lethe.pub", "--tree-head": "tree-head.txt", "--log": "log.ndjson"}
+    options = [part for option in files.items() for part in option]
+    command = [sys.executable, "-m", "lethe.verify", certificate, *options]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=False, capture_output=True
+    ).returncode
+
+
+def test_it_tells_the_whole_job_with_its_port_taken_and_again_until_ctrl_c(var: Path) -> None:
+    with ExitStack() as stack:
+        with suppress(OSError):  # somebody has taken it already
+            stack.enter_context(socket.create_server(("127.0.0.1", PORT)))
+        demo = start(var)
+        told, _ = demo.communicate(timeout=240)
+    assert demo.returncode == 0, told
+    assert processes_of(var) == set()
+    assert f"127.0.0.1:{PORT}" not in told
+    for word in ("sisa", "retrain", "gradient_ascent", "inconclusive", "committed", "/dashboard"):
+        assert word in told
+    papers = var / "certificate"
+    assert json.loads((papers / "certificate.json").read_text())["mediaType"]
+    assert verify(papers, "certificate.json") == 0
+    assert verify(papers, "forged.json") == 1
+
+    again = start(var)
+    assert again.stdout is not None
+    told = ""
+    while "2. Three models" not in told:
+        line = again.stdout.readline()
+        assert line, told
+        told += line
+    assert not papers.joinpath("certificate.json").exists()
+    again.send_signal(signal.SIGINT)
+    rest, _ = again.communicate(timeout=60)
+    assert again.returncode == 128 + signal.SIGINT, rest
+    assert "Traceback" not in rest
+    assert processes_of(var) == set()
