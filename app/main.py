@@ -18,12 +18,12 @@ from app.core.signing import SigningKeys, load_signing_keys
 from app.dashboard.pages import add_error_pages
 from app.dashboard.routes import router as dashboard
 from app.decisions.routes import router as decisions
-from app.execution.routes import router as execution
 from app.health.routes import router as health
 from app.intake.routes import router as intake
 from app.inventory.routes import router as inventory
 from app.lineage.routes import router as lineage
 from app.planning.routes import router as planning
+from app.runs.routes import router as runs
 from app.sla.routes import router as sla
 
 DESCRIPTION = """
@@ -37,7 +37,7 @@ ROUTERS = (
     decisions,
     planning,
     certificate,
-    execution,
+    runs,
     inventory,
     lineage,
     sla,

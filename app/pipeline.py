@@ -31,15 +31,18 @@ from app.core.lifecycle import (
 )
 from app.core.signing import SigningKeys
 from app.execution import service as execution
-from app.execution.rules import EXACT_METHODS, Claim
+from app.execution.rules import Claim
 from app.intake import service as intake
 from app.inventory import service as inventory
 from app.lineage import service as lineage
 from app.lineage.rules import Trace
+from app.manifest import service as manifest
+from app.manifest.rules import EXACT_METHODS
 from app.models import Action, ErasureRequest, Run
 from app.planning import service as planning
 from app.planning.rules import METHOD_GUARANTEES, Guarantee, PlannedAction
 from app.promotion import service as promotion
+from app.runs import service as runs
 from app.sla import service as sla
 from app.verification import service as verification
 from app.verification.rules import after
@@ -69,10 +72,10 @@ def advance(
 
 def advance_run(session: Session, settings: Settings, run_id: UUID, now: datetime) -> None:
     """Move one run as far as its state allows."""
-    run = execution.lock_run(session, run_id)
+    run = runs.lock_run(session, run_id)
     match RunState(run.state):
-        case RunState.QUEUED:
-            execution.start(session, run, now)
+        case RunState.QUEUED if runs.may_start(session, run):
+            _start(session, run, now)
         case RunState.RUNNING if run.failure is not None:
             _fail_run(session, run, now)
         case RunState.RUNNING if execution.steps_done(session, run):
@@ -127,20 +130,26 @@ def approve(session: Session, request: ErasureRequest, reason: str | None, now: 
 
 
 def _execute(session: Session, request: ErasureRequest, now: datetime) -> None:
-    for action in execution.actions_of_request(session, request.id):
+    for action in runs.actions_of_request(session, request.id):
         if action.state != ActionState.PLANNED:
             continue
         if action.kind == planning.SOURCE:
             action.state = move(ActionState.PLANNED, ActionState.QUEUED)
         else:
-            execution.queue_action(session, action, now)
+            _queue(session, action, now)
     intake.set_state(session, request, RequestState.EXECUTING, now)
+
+
+def _queue(session: Session, action: Action, now: datetime) -> None:
+    version_id = action.model_version_id
+    base = None if version_id is None else manifest.successor(session, version_id)
+    runs.queue_action(session, action, base, now)
 
 
 def _follow_actions(
     session: Session, keys: SigningKeys, request: ErasureRequest, now: datetime
 ) -> None:
-    actions = execution.actions_of_request(session, request.id)
+    actions = runs.actions_of_request(session, request.id)
     sources = [one for one in actions if one.kind == planning.SOURCE]
     others = [one for one in actions if one.kind != planning.SOURCE]
     standing = others
@@ -148,13 +157,13 @@ def _follow_actions(
         # Source records go last: methods and checks needed them until now.
         for action in sources:
             if action.state == ActionState.QUEUED and action.run_id is None:
-                execution.queue_action(session, action, now)
+                _queue(session, action, now)
         standing = [*actions]
     state = request_state_for(ActionState(one.state) for one in standing)
     if all(one.state in ENDED for one in actions):
         _close(session, keys, request, state, now)
     elif state != request.state:
-        request.failure = execution.failure_of(session, actions)
+        request.failure = runs.failure_of(session, actions)
         intake.set_state(session, request, state, now)
 
 
@@ -183,6 +192,17 @@ def _close(
 # The run's states.
 
 
+def _start(session: Session, run: Run, now: datetime) -> None:
+    steps = manifest.lay_out(session, run, now)
+    execution.lay_out(session, run, 0, steps, now)
+    if run.kind in {"train", "unlearn"}:
+        execution.lay_out(session, run, 1, [("evaluate", "all", {})], now)
+        # With nothing to train (an earlier run has left the records out) it is measured at once.
+        run.stage = 0 if steps else 1
+    runs.start(session, run, now)
+    execution.ring_stage(session, run)
+
+
 def _end_of_work(session: Session, run: Run, now: datetime) -> None:
     match run.kind:
         case "unlearn":
@@ -190,19 +210,19 @@ def _end_of_work(session: Session, run: Run, now: datetime) -> None:
             queue.ring(session, "advance_run", run.id)
         case "train":
             promotion.publish_version(session, run, now)
-            execution.set_run_state(session, run, RunState.DONE, now)
+            runs.set_run_state(session, run, RunState.DONE, now)
         case "erase_records":
             _set_run(session, run, RunState.VERIFYING, ActionState.VERIFYING, now)
             _set_run(session, run, RunState.PROMOTING, ActionState.PROMOTING, now)
-            uris = execution.replaced_files(session, run)
+            uris = runs.replaced_files(session, run)
             execution.add_stage(session, run, [("destroy", "all", {"uris": uris})], now)
         case _:
-            execution.set_run_state(session, run, RunState.DONE, now)
+            runs.set_run_state(session, run, RunState.DONE, now)
 
 
 def _verify(session: Session, settings: Settings, run: Run, now: datetime) -> None:
     verdict = verification.verdict_of(session, settings, run, now)
-    actions = execution.actions_of_run(session, run.id)
+    actions = runs.actions_of_run(session, run.id)
     stronger = [planning.plan_stronger(session, one, _due(session, one), now) for one in actions]
     possible = bool(stronger) and None not in stronger
     step = "promote" if run.accepted else after(verdict, _guarantee(run), possible)
@@ -231,11 +251,11 @@ def _escalate(
     now: datetime,
 ) -> None:
     promotion.discard_version(session, run, now)
-    execution.set_run_state(session, run, RunState.FAILED, now)
+    runs.set_run_state(session, run, RunState.FAILED, now)
     for action, stronger in actions:
         if stronger is not None:
             planning.replan(action, stronger)
-            execution.queue_action(session, action, now)
+            _queue(session, action, now)
 
 
 def accept(
@@ -252,11 +272,11 @@ def accept(
     if due_at <= now:
         raise ConflictError("The promised date has passed.", advice="Name a date to come.")
     accepted = 0
-    runs = {run.id: run for run in execution.runs_of_request(session, request.id)}
-    for action in execution.actions_of_request(session, request.id):
+    carried_out = {run.id: run for run in runs.runs_of_request(session, request.id)}
+    for action in runs.actions_of_request(session, request.id):
         if action.run_id is None or action.state != ActionState.VERIFYING:
             continue
-        run = runs.get(action.run_id)
+        run = carried_out.get(action.run_id)
         if run is None or (run.verdict or {}).get("verdict") != "inconclusive":
             continue
         run.accepted = {"reason": reason, "at": now.isoformat(), "due_at": due_at.isoformat()}
@@ -284,11 +304,11 @@ def _promote(session: Session, run: Run, now: datetime) -> None:
     objects = promotion.promote_version(session, run, now)
     inventory.switch_deployments(session, run, now)
     execution.add_stage(session, run, [("destroy", "all", {"objects": objects})], now)
-    _ring_requests(session, execution.actions_of_run(session, run.id))
+    _ring_requests(session, runs.actions_of_run(session, run.id))
 
 
 def _end_of_promotion(session: Session, run: Run, now: datetime) -> None:
-    actions = execution.actions_of_run(session, run.id)
+    actions = runs.actions_of_run(session, run.id)
     for action in actions:
         end = ActionState.DONE if _guarantee(run) == "exact" else ActionState.COMMITTED
         action.state = move(ActionState(action.state), end)
@@ -310,7 +330,7 @@ def _end_of_promotion(session: Session, run: Run, now: datetime) -> None:
                 due_at=due_at,
                 now=now,
             )
-    execution.set_run_state(session, run, RunState.DONE, now)
+    runs.set_run_state(session, run, RunState.DONE, now)
     _ring_requests(session, actions)
     if run.kind == "unlearn" and run.method in EXACT_METHODS:
         queue.ring(session, "keep_promises", run.id)
@@ -321,7 +341,7 @@ def _fail_run(session: Session, run: Run, now: datetime) -> None:
     promotion.discard_version(session, run, now)
     if run.kind == "index":
         inventory.index_failed(session, run)
-    actions = execution.actions_of_run(session, run.id)
+    actions = runs.actions_of_run(session, run.id)
     for action in actions:
         action.state = move(ActionState(action.state), ActionState.FAILED)
         audit.record(
@@ -332,7 +352,7 @@ def _fail_run(session: Session, run: Run, now: datetime) -> None:
             action=action.id,
             run=run.id,
         )
-    execution.set_run_state(session, run, RunState.FAILED, now)
+    runs.set_run_state(session, run, RunState.FAILED, now)
     if run.kind == "unlearn" and not actions:
         sla.postpone(session, run.model_id, now)
     _ring_requests(session, actions)
@@ -346,10 +366,10 @@ def retry(session: Session, request: ErasureRequest, now: datetime) -> None:
     """
     if request.state != RequestState.FAILED:
         raise IllegalMove(RequestState(request.state), RequestState.EXECUTING)
-    for action in execution.actions_of_request(session, request.id):
+    for action in runs.actions_of_request(session, request.id):
         if action.state == ActionState.FAILED:
             planning.plan_again(session, action, request.due_at, now)
-            execution.queue_action(session, action, now)
+            _queue(session, action, now)
     intake.set_state(session, request, RequestState.EXECUTING, now)
     request.failure = None
 
@@ -362,18 +382,20 @@ def start_promised(session: Session, now: datetime) -> int:
     started = 0
     for commitment in sla.startable(session, now):
         action = session.get_one(Action, commitment.action_id)
-        method = planning.exact_method(session, action)
-        run = execution.queue_unlearning(session, action.model_version_id, method, now)
+        if action.model_version_id is None:
+            continue
+        base = manifest.successor(session, action.model_version_id)
+        run = runs.queue_unlearning(session, base, planning.exact_method(session, action), now)
         started += run.created_at == now
     return started
 
 
 def keep_promises(session: Session, keys: SigningKeys, run_id: UUID, now: datetime) -> None:
     """Close the promises that a finished exact run has kept; each gives a revised certificate."""
-    run = execution.get_run(session, run_id)
+    run = runs.get_run(session, run_id)
     for commitment in sla.open_commitments(session, run.model_id):
         action = session.get_one(Action, commitment.action_id)
-        if not execution.leaves_out(session, run, action):
+        if not manifest.leaves_out(session, run, action):
             continue
         # The request before its action, as everywhere.
         request = intake.lock(session, action.request_id)
@@ -394,20 +416,20 @@ def finish_step(session: Session, claimed: Claim, result: dict[str, Any], now: d
         LeaseLostError: the step is no longer this worker's; nothing is stored.
     """
     step = execution.finish(session, claimed, result, now)
-    run = execution.get_run(session, claimed.run_id)
+    run = runs.get_run(session, claimed.run_id)
     match step.kind:
         case "index":
             inventory.store_index(session, run, result, now)
         case "train_shard":
-            execution.save_shard(session, run, result)
+            manifest.save_shard(session, run, result)
         case "unlearn":
-            execution.save_unlearned(session, run, result)
+            manifest.save_unlearned(session, run, result)
         case "evaluate":
-            rate = execution.seconds_per_record_pass(session, run)
+            rate = runs.seconds_per_record_pass(session, run)
             promotion.describe_trained(session, run, result, rate)
             verification.store(session, run, result["checks"], now)
         case "erase_records":
-            action = execution.actions_of_run(session, run.id)[0]
+            action = runs.actions_of_run(session, run.id)[0]
             inventory.store_erasure(session, run, action.request_id, result, now)
         case _:
             promotion.store_destruction(session, run, result, now)
@@ -456,8 +478,8 @@ def _trace_json(trace: Trace) -> dict[str, Any]:
 def _set_run(
     session: Session, run: Run, state: RunState, action_state: ActionState, now: datetime
 ) -> None:
-    execution.set_run_state(session, run, state, now)
-    actions = execution.actions_of_run(session, run.id)
+    runs.set_run_state(session, run, state, now)
+    actions = runs.actions_of_run(session, run.id)
     for action in actions:
         action.state = move(ActionState(action.state), action_state)
     _ring_requests(session, actions)

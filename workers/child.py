@@ -15,14 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.core.errors import AppError, Problem, problem
-from app.execution.rules import (
-    EraseJob,
-    EvaluateJob,
-    IndexJob,
-    Job,
-    TrainShardJob,
-    UnlearnJob,
-)
+from app.manifest.rules import EraseJob, EvaluateJob, IndexJob, Job, TrainShardJob, UnlearnJob
 from workers.artifacts import ArtifactStore
 from workers.messages import Done, Failed, Message, Progress, Stored
 from workers.recipes import UnknownRecipe

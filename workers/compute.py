@@ -6,8 +6,8 @@ import time
 from multiprocessing.connection import Connection
 
 from app.core.errors import AppError
-from app.execution.rules import Job
 from app.execution.service import LeaseLostError
+from app.manifest.rules import Job
 from workers.messages import Done, Failed, Message, Progress, Stored
 from workers.runner import Lease
 

@@ -1,7 +1,7 @@
 """The control role: steps that need no torch and no child."""
 
 from app.core.errors import AppError
-from app.execution.rules import DestroyJob, Job
+from app.manifest.rules import DestroyJob, Job
 from workers.artifacts import ArtifactStore
 from workers.messages import Done, Failed
 from workers.runner import Lease

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from app.core.config import Settings
 from app.core.security import unwrap_key
-from app.execution import repository
-from app.execution.rules import (
+from app.execution import repository as execution
+from app.execution.rules import Claim
+from app.manifest import repository
+from app.manifest.rules import (
     EXACT_METHODS,
-    Claim,
     DestroyJob,
     EraseJob,
     EvaluateJob,
@@ -34,7 +35,7 @@ from app.models import Dataset, DatasetVersion, Model, ModelVersion, Run, Step
 
 def job_of(session: Session, settings: Settings, claimed: Claim) -> Job:
     """Return the job of a step."""
-    step = repository.step(session, claimed.step_id)
+    step = execution.step(session, claimed.step_id)
     run = session.get_one(Run, step.run_id)
     return {
         "index": _index,
@@ -80,7 +81,7 @@ def _unlearn(session: Session, settings: Settings, run: Run, step: Step) -> Job:
     forget = [
         (dataset, record, bucket)
         for dataset, record, bucket in repository.suppressed_records(
-            session, _requests(session, run), base.id
+            session, repository.requests_of_run(session, run.id), base.id
         )
         if bucket < base.holdout_from and shard_of(bucket, base.shards) == shard
     ]
@@ -103,7 +104,7 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
     requests: list[UUID] = []
     if run.base_version_id is not None:
         before = _slices(session, run.base_version_id)
-        requests = _requests(session, run)
+        requests = repository.requests_of_run(session, run.id)
         if run.method in EXACT_METHODS:
             requests += repository.promised_requests(session, version.model_id)
     forget = repository.suppressed_records(session, requests, version.id)
@@ -128,7 +129,7 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
 
 def _erase(session: Session, settings: Settings, run: Run, step: Step) -> Job:
     version = session.get_one(DatasetVersion, run.dataset_version_id)
-    records = repository.suppressed_records(session, _requests(session, run))
+    records = repository.suppressed_records(session, repository.requests_of_run(session, run.id))
     return EraseJob(
         uri=version.uri,
         format=version.format,
@@ -145,10 +146,6 @@ def _destroy(_session: Session, _settings: Settings, run: Run, step: Step) -> Jo
         objects=tuple(step.parameters.get("objects", [])),
         uris=tuple(step.parameters.get("uris", [])),
     )
-
-
-def _requests(session: Session, run: Run) -> list[UUID]:
-    return sorted({one.request_id for one in repository.actions_of_run(session, run.id)})
 
 
 def _model(

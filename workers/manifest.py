@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from app.core.identifiers import normalise, owner_bucket
-from app.execution.rules import ModelJob, SourceJob, shard_of, slice_of
+from app.manifest.rules import ModelJob, SourceJob, shard_of, slice_of
 from workers.connectors import open_source
 from workers.connectors.index import Column, owner_of
 from workers.connectors.records import logical_numbers, record_digest

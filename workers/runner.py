@@ -14,7 +14,8 @@ from app.core.config import Settings
 from app.core.db import Database
 from app.core.errors import AppError
 from app.execution import service as execution
-from app.execution.rules import Claim, EraseJob, Job
+from app.execution.rules import Claim
+from app.manifest.rules import EraseJob, Job
 from app.models import Run
 from workers.connectors.rewrite import remove
 from workers.jobs import job_of

@@ -20,11 +20,11 @@ from app.dashboard.certificate_views import certificate_view
 from app.dashboard.request_views import RequestView, request_view
 from app.dashboard.run_views import RunView, run_view
 from app.dashboard.session import DeciderDep, Visitor, VisitorDep
-from app.execution import service as execution
 from app.intake import service as intake
 from app.intake.schemas import TimelineEntry
 from app.models import Action, Artifact
 from app.planning import service as planning
+from app.runs import service as runs
 from app.sla import service as sla
 
 router = APIRouter(include_in_schema=False)
@@ -100,8 +100,8 @@ def _runs(
     logged = {UUID(str(entry.facts["run"])) for entry in timeline if "run" in entry.facts}
     return [
         run_view(
-            execution.describe(session, run),
-            execution.checks(session, run.id),
+            runs.describe(session, run),
+            runs.checks(session, run.id),
             subjects.get(run.id, ""),
         )
         for run in repository.runs(session, logged | subjects.keys())

@@ -9,7 +9,7 @@ from uuid import UUID
 from app.core.errors import Problem
 from app.dashboard.intervals import IntervalPlot, plot_interval
 from app.dashboard.words import THREAT_MODELS, check_words
-from app.execution.schemas import RunOut, StepOut
+from app.runs.schemas import RunOut, StepOut
 
 _TITLES: Final[Mapping[str, str]] = {
     "unlearn": "Unlearning",

@@ -1,4 +1,4 @@
-"""What a step hands to a worker, and the arithmetic of leases and retries. Values only."""
+"""A claim on a step, and the arithmetic of leases and retries. Values only."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,133 +6,13 @@ from typing import Any, Literal
 from uuid import UUID
 
 FIRST_RETRY_SECONDS = 2.0
+
+
 LONGEST_RETRY_SECONDS = 300.0
-EXACT_METHODS = frozenset({"sisa", "retrain"})
 
 
-@dataclass(frozen=True, slots=True)
-class SourceJob:
-    """One dataset version to read: where, under which key, and what to leave out.
-
-    `erased` are the record numbers that the file no longer holds, `excluded` those that it holds
-    and training must not see; both sorted.
-    """
-
-    dataset_version_id: int
-    uri: str
-    format: str
-    key: bytes
-    owner_column: str
-    owner_type: str
-    erased: tuple[int, ...]
-    excluded: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelJob:
-    """A model as its manifest defines it: recipe, seed, layout and sources."""
-
-    model_id: UUID
-    recipe: str
-    parameters: dict[str, Any]
-    seed: str
-    shards: int
-    slices: int
-    holdout_from: int
-    default_phone_region: str | None
-    sources: tuple[SourceJob, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SliceRef:
-    """The stored state after one slice of one shard."""
-
-    shard: int
-    slice: int
-    chain: str
-    object_digest: str | None
-    manifest_digest: str | None
-    records: int
-
-
-@dataclass(frozen=True, slots=True)
-class IndexJob:
-    """Read a dataset version and hash its identifiers."""
-
-    dataset_version_id: int
-    uri: str
-    format: str
-    owner: dict[str, str]
-    aliases: tuple[dict[str, str], ...]
-    mentions: tuple[dict[str, str], ...]
-    dataset_key: bytes
-    subject_secret: bytes
-    default_phone_region: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TrainShardJob:
-    """Train one shard; resume from the longest chain among `checkpoints` (chain → object)."""
-
-    model: ModelJob
-    shard: int
-    checkpoints: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class UnlearnJob:
-    """Unlearn records of one shard from its present weights.
-
-    `forget` are (dataset version, record number), `first_slice` the earliest slice with one.
-    """
-
-    model: ModelJob
-    shard: int
-    method: str
-    parameters: dict[str, Any]
-    weights: str
-    first_slice: int
-    forget: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluateJob:
-    """Measure a new version, against the one before where there is one.
-
-    `forget` are (dataset version, record number) of the records to forget that can still be read;
-    `erased_digests` the keyed digests, in hex, of those that are in no file any more.
-    """
-
-    model: ModelJob
-    before: tuple[SliceRef, ...]
-    after: tuple[SliceRef, ...]
-    forget: tuple[tuple[int, int], ...]
-    erased_digests: tuple[str, ...]
-    method: str
-
-
-@dataclass(frozen=True, slots=True)
-class EraseJob:
-    """Rewrite a dataset version's file without some records, at a new URI."""
-
-    uri: str
-    format: str
-    key: bytes
-    erased: tuple[int, ...]
-    records: tuple[int, ...]
-    target_uri: str
-
-
-@dataclass(frozen=True, slots=True)
-class DestroyJob:
-    """Delete stored objects of a model, or files that were replaced."""
-
-    prefix: str | None
-    objects: tuple[str, ...]
-    uris: tuple[str, ...]
-
-
-Job = IndexJob | TrainShardJob | UnlearnJob | EvaluateJob | EraseJob | DestroyJob
+NewStep = tuple[str, str, dict[str, Any]]
+"""A step to add: its kind, its target, its parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +24,6 @@ class Claim:
     kind: str
     epoch: int
     attempts: int
-
-
-def model_prefix(model_id: UUID) -> str:
-    """Return the folder of a model's objects in the artifact store."""
-    return f"models/{model_id}"
-
-
-def shard_of(bucket: int, shards: int) -> int:
-    """Return the shard of a bucket (DESIGN decision 6); the trace computes the same in SQL."""
-    return bucket % shards
-
-
-def slice_of(bucket: int, shards: int, slices: int) -> int:
-    """Return the slice of a bucket within its shard; the trace computes the same in SQL."""
-    return (bucket // shards) % slices
 
 
 def lease_until(now: datetime, lease_seconds: float) -> datetime:
@@ -175,11 +40,3 @@ def retry_at(now: datetime, attempts: int) -> datetime:
 def after_failure(attempts: int, allowed: int, *, permanent: bool) -> Literal["pending", "failed"]:
     """Return what a failed step becomes: tried again, unless that cannot help or was enough."""
     return "failed" if permanent or attempts >= allowed else "pending"
-
-
-def erased_uri(uri: str, step_id: UUID) -> str:
-    """Return where the rewritten file goes: beside the old one, its format's suffixes kept."""
-    folder, _, name = uri.rstrip("/").rpartition("/")
-    stem, dot, suffixes = name.partition(".")
-    stem = stem.split("~", 1)[0]
-    return f"{folder}/{stem}~{step_id.hex[-12:]}{dot}{suffixes}"

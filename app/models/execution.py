@@ -23,6 +23,7 @@ class Run(Base):
     base_version_id: Mapped[UUID | None] = mapped_column(ForeignKey("model_version.id"))
     new_version_id: Mapped[UUID | None] = mapped_column(ForeignKey("model_version.id"))
     dataset_version_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_version.id"))
+    parameters: Mapped[Json] = mapped_column(default=dict)
     predicted_seconds: Mapped[float | None]
     verdict: Mapped[Json | None]
     accepted: Mapped[Json | None]

@@ -415,6 +415,7 @@ def upgrade() -> None:
         sa.Column("base_version_id", sa.Uuid(), nullable=True),
         sa.Column("new_version_id", sa.Uuid(), nullable=True),
         sa.Column("dataset_version_id", sa.Integer(), nullable=True),
+        sa.Column("parameters", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("predicted_seconds", sa.Double(), nullable=True),
         sa.Column("verdict", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("accepted", postgresql.JSONB(astext_type=sa.Text()), nullable=True),

@@ -13,8 +13,8 @@ from app.core.clock import utc_now
 from app.core.queue import Bell
 from app.core.security import Role
 from app.execution import service as execution
-from app.execution.rules import TrainShardJob
 from app.execution.service import LeaseLostError
+from app.manifest.rules import TrainShardJob
 from app.models import AuditLeaf, Run, Step
 from tests.integration.town import Town
 from tests.integration.worlds import CLASSIFIER, points

@@ -19,7 +19,8 @@ from app.core.db import Database
 from app.core.queue import CeleryDoorbell, celery_app
 from app.core.security import Role
 from app.core.testing import RecordingDoorbell
-from app.execution.rules import Claim, TrainShardJob
+from app.execution.rules import Claim
+from app.manifest.rules import TrainShardJob
 from app.models import AuditLeaf, AuditPending, Checkpoint, ModelSlice, ModelVersion, Run, Step
 from app.supervisor.commands import worker_command
 from tests.integration.town import Town

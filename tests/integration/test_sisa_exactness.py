@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from app.core.identifiers import normalise, owner_bucket
 from app.core.security import Role, unwrap_key
-from app.execution.rules import SourceJob, TrainShardJob, shard_of, slice_of
+from app.manifest.rules import SourceJob, TrainShardJob, shard_of, slice_of
 from app.models import Checkpoint, Dataset, ModelSlice, ModelVersion
 from tests.integration.town import Town
 from tests.integration.worlds import CLASSIFIER, Row, points

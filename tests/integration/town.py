@@ -29,8 +29,8 @@ from app.core.security import Role
 from app.core.signing import SigningKeys, create_signing_keys
 from app.core.testing import RecordingDoorbell
 from app.execution import service as execution
-from app.execution.rules import Job
 from app.main import create_app
+from app.manifest.rules import Job
 from lethe.certificate import verify_bundle
 from workers.artifacts import ArtifactStore
 from workers.child import do

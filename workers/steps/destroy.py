@@ -1,6 +1,6 @@
 """Destroying what is superseded: stored objects of a model, files that were replaced."""
 
-from app.execution.rules import DestroyJob
+from app.manifest.rules import DestroyJob
 from workers.connectors.rewrite import remove
 from workers.steps import Desk, Result
 

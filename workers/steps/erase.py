@@ -1,6 +1,6 @@
 """Erasing records from a dataset version's file."""
 
-from app.execution.rules import EraseJob
+from app.manifest.rules import EraseJob
 from workers.connectors import open_source
 from workers.connectors.records import physical_positions, record_digest
 from workers.connectors.rewrite import rewrite_without

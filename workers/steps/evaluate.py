@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.execution.rules import EXACT_METHODS, EvaluateJob, ModelJob, SliceRef, model_prefix
+from app.manifest.rules import EXACT_METHODS, EvaluateJob, ModelJob, SliceRef, model_prefix
 from workers.evidence.loss import forget_loss
 from workers.evidence.membership import loss_membership, tail_test
 from workers.evidence.process import process_evidence

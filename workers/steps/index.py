@@ -4,7 +4,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from app.execution.rules import IndexJob
+from app.manifest.rules import IndexJob
 from workers.connectors import open_source
 from workers.connectors.index import Column, IndexSpec, index_rows
 from workers.hashing import DatasetHashers

@@ -2,7 +2,7 @@
 
 import time
 
-from app.execution.rules import TrainShardJob, model_prefix
+from app.manifest.rules import TrainShardJob, model_prefix
 from workers.manifest import Record, shard_slices
 from workers.recipes import make_task, recipe_digest
 from workers.steps import Desk, Result

@@ -1,6 +1,6 @@
 """Unlearning records of one shard from its present weights, by an approximate method."""
 
-from app.execution.rules import UnlearnJob, model_prefix, shard_of
+from app.manifest.rules import UnlearnJob, model_prefix, shard_of
 from workers.manifest import holdout_records, records_by_number, shard_slices
 from workers.recipes import make_task
 from workers.steps import Desk, Result

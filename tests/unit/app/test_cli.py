@@ -22,7 +22,7 @@ Lethe = Callable[..., "subprocess.CompletedProcess[str]"]
 def lethe(tmp_path: Path) -> Lethe:
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         kept = {name: value for name, value in os.environ.items() if "LETHE_" not in name}
-        return subprocess.run(  # noqa: S603 our own command
+        return subprocess.run(
             [sys.executable, "-m", "app.cli", *arguments],
             cwd=tmp_path,
             env={**kept, "PYTHONPATH": f"{REPOSITORY}:{tmp_path}", "COLUMNS": "200", **environment},

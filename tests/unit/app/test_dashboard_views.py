@@ -17,9 +17,9 @@ from app.dashboard.run_views import check_view, run_view
 from app.dashboard.session import LIFETIME, read_session, sign_session
 from app.dashboard.views import clock_counts, short_id, stored_sla
 from app.dashboard.words import CHECKS, WHAT_NEXT, check_words
-from app.execution.schemas import RunOut, StepOut
 from app.intake.schemas import TimelineEntry
 from app.models import Action
+from app.runs.schemas import RunOut, StepOut
 from tests.factories import make_check
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -77,7 +77,7 @@ def test_a_child_that_obeys_ends_before_the_grace_period(tmp_path: Path) -> None
 
 
 def test_children_die_with_a_parent_killed_by_sigkill(tmp_path: Path) -> None:
-    parent = subprocess.Popen(  # noqa: S603 our own script
+    parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "child.log")],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,

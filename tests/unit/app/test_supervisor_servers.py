@@ -79,7 +79,7 @@ def wait_for_end(folder: Path, seconds: float) -> set[int]:
 
 
 def start_holder(var: Path, **environment: str) -> "subprocess.Popen[str]":
-    holder = subprocess.Popen(  # noqa: S603 our own script
+    holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(var)],
         cwd=REPOSITORY,
         env={**os.environ, **environment},
@@ -289,9 +289,7 @@ def test_programs_in_a_private_folder_are_copied_once_and_readable(var: Path) ->
     server.chmod(0o700)
     copy = var / "programs" / "server-1"
     assert reachable_copy(private, ["wheel/bin"], copy, account) == copy
-    run = subprocess.run(  # noqa: S603 our own script
-        [copy / "wheel" / "bin" / "server"], user=account.uid, check=False
-    )
+    run = subprocess.run([copy / "wheel" / "bin" / "server"], user=account.uid, check=False)
     assert run.returncode == 0
     assert not (copy / "elsewhere").exists()
     server.unlink()

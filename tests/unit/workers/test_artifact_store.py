@@ -131,7 +131,7 @@ def test_a_killed_write_leaves_nothing_under_the_final_name(tmp_path: Path) -> N
     data = b"x" * (4 << 20)
     digest = hashlib.sha256(data).hexdigest()
     folder = tmp_path / PREFIX / digest[:2]
-    writer = subprocess.run(  # noqa: S603
+    writer = subprocess.run(
         [sys.executable, "-c", WRITE_AND_DIE, str(tmp_path)],
         cwd=Path(__file__).parents[3],
         check=False,

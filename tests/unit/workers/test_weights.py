@@ -79,4 +79,4 @@ def test_neither_store_nor_connectors_import_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     root = Path(__file__).parents[3]
-    subprocess.run([sys.executable, "-c", check], cwd=root, check=True)  # noqa: S603
+    subprocess.run([sys.executable, "-c", check], cwd=root, check=True)

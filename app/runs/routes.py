@@ -9,8 +9,8 @@ from app.access.dependencies import OnceDep, PageDep, SessionDep, as_json, requi
 from app.access.service import Caller
 from app.core.clock import utc_now
 from app.core.security import Role
-from app.execution import service
-from app.execution.schemas import EvidenceOut, RunOut, RunsOut, TrainIn
+from app.runs import service
+from app.runs.schemas import EvidenceOut, RunOut, RunsOut, TrainIn
 
 router = APIRouter(tags=["Runs"])
 Engineer = Annotated[Caller, Depends(require(Role.ENGINEER))]

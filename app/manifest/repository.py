@@ -1,0 +1,296 @@
+"""SQL of manifests: what a model version is trained on, and what it leaves out."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Uuid, exists, func, literal, select, text
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.models import (
+    Action,
+    Artifact,
+    Checkpoint,
+    Commitment,
+    Dataset,
+    DatasetVersion,
+    Edge,
+    ErasedRecord,
+    ManifestExclusion,
+    Model,
+    ModelInput,
+    ModelSlice,
+    ModelVersion,
+    SuppressedRecord,
+)
+
+REPLACED = ("superseded", "destroyed")
+
+
+def lock_manifests(session: Session) -> None:
+    """Hold back suppressions while a manifest is made (see `app.lineage.repository`)."""
+    session.execute(text("SELECT pg_advisory_xact_lock(hashtext('lethe.manifests'))"))
+
+
+EXCLUDE = """
+INSERT INTO manifest_exclusion (model_version_id, dataset_version_id, record_no, bucket)
+SELECT :version, s.dataset_version_id, s.record_no, s.bucket
+FROM suppressed_record s JOIN model_input i ON i.dataset_version_id = s.dataset_version_id
+WHERE i.model_version_id = :version AND s.lifted_at IS NULL
+UNION
+SELECT :version, r.dataset_version_id, r.record_no, r.bucket
+FROM suppression s
+JOIN subject_record r ON r.subject_key = s.subject_key
+JOIN dataset_version v ON v.id = r.dataset_version_id
+JOIN model_input i ON i.dataset_version_id = v.id AND i.model_version_id = :version
+WHERE s.lifted_at IS NULL
+    AND (v.collected_at IS NULL OR v.collected_at <= s.received_at)
+"""
+
+
+NEWLY_EXCLUDED_SHARDS = """
+SELECT DISTINCT x.bucket % :shards AS shard
+FROM manifest_exclusion x
+WHERE x.model_version_id = :version AND x.bucket < :holdout_from
+    AND NOT EXISTS (
+        SELECT 1 FROM manifest_exclusion old
+        WHERE old.model_version_id = :base
+            AND old.dataset_version_id = x.dataset_version_id AND old.record_no = x.record_no
+    )
+ORDER BY shard
+"""
+
+
+def exclude_suppressed(session: Session, version_id: UUID) -> None:
+    """Write down which records of its inputs a version's training leaves out."""
+    session.execute(text(EXCLUDE), {"version": version_id})
+
+
+def copy_exclusions(session: Session, base_id: UUID, version_id: UUID) -> None:
+    """Give a version the exclusions of the version it starts from."""
+    rows = select(
+        literal(version_id, Uuid),
+        ManifestExclusion.dataset_version_id,
+        ManifestExclusion.record_no,
+        ManifestExclusion.bucket,
+    ).where(ManifestExclusion.model_version_id == base_id)
+    columns = ["model_version_id", "dataset_version_id", "record_no", "bucket"]
+    session.execute(insert(ManifestExclusion).from_select(columns, rows))
+
+
+def newly_excluded_shards(session: Session, base: ModelVersion, version_id: UUID) -> list[int]:
+    """Return the shards that hold records which a version leaves out and its base did not."""
+    rows = session.scalars(
+        text(NEWLY_EXCLUDED_SHARDS),
+        {
+            "version": version_id,
+            "base": base.id,
+            "shards": base.shards,
+            "holdout_from": base.holdout_from,
+        },
+    )
+    return [int(shard) for shard in rows]
+
+
+def copy_slices(session: Session, base_id: UUID, version_id: UUID, without: Iterable[int]) -> None:
+    """Carry the shards over that nothing changes in."""
+    query = select(ModelSlice).where(
+        ModelSlice.model_version_id == base_id, ModelSlice.shard.not_in(list(without))
+    )
+    session.add_all(
+        ModelSlice(
+            model_version_id=version_id,
+            shard=one.shard,
+            slice=one.slice,
+            chain=one.chain,
+            object_digest=one.object_digest,
+            manifest_digest=one.manifest_digest,
+            records=one.records,
+        )
+        for one in session.scalars(query)
+    )
+    session.flush()
+
+
+def slices(session: Session, version_id: UUID) -> Sequence[ModelSlice]:
+    """Return a version's slices by shard and slice."""
+    query = select(ModelSlice).where(ModelSlice.model_version_id == version_id)
+    return session.scalars(query.order_by(ModelSlice.shard, ModelSlice.slice)).all()
+
+
+def put_slices(session: Session, rows: Iterable[ModelSlice]) -> None:
+    """Insert a version's slices."""
+    session.add_all(rows)
+    session.flush()
+
+
+def checkpoints(session: Session, model_id: UUID, shard: int) -> dict[str, str]:
+    """Return chain → object of the stored checkpoints of one shard."""
+    query = select(Checkpoint.chain, Checkpoint.object_digest).where(
+        Checkpoint.model_id == model_id, Checkpoint.shard == shard
+    )
+    return dict(session.execute(query).all())
+
+
+def inputs(session: Session, version_id: UUID) -> Sequence[tuple[DatasetVersion, Dataset]]:
+    """Return what a model version is trained on."""
+    query = (
+        select(DatasetVersion, Dataset)
+        .join(Dataset, Dataset.id == DatasetVersion.dataset_id)
+        .join(ModelInput, ModelInput.dataset_version_id == DatasetVersion.id)
+        .where(ModelInput.model_version_id == version_id)
+        .order_by(Dataset.name, DatasetVersion.version)
+    )
+    return [(version, dataset) for version, dataset in session.execute(query)]
+
+
+def erased_records(session: Session, dataset_version_id: int) -> tuple[int, ...]:
+    """Return the record numbers that a dataset version's file no longer holds, sorted."""
+    query = select(ErasedRecord.record_no).where(
+        ErasedRecord.dataset_version_id == dataset_version_id
+    )
+    return tuple(session.scalars(query.order_by(ErasedRecord.record_no)))
+
+
+def excluded_records(
+    session: Session, version_id: UUID, dataset_version_id: int
+) -> tuple[int, ...]:
+    """Return the record numbers that a model version's training leaves out, sorted."""
+    query = select(ManifestExclusion.record_no).where(
+        ManifestExclusion.model_version_id == version_id,
+        ManifestExclusion.dataset_version_id == dataset_version_id,
+    )
+    return tuple(session.scalars(query.order_by(ManifestExclusion.record_no)))
+
+
+def suppressed_records(
+    session: Session, request_ids: Sequence[UUID], version_id: UUID | None = None
+) -> list[tuple[int, int, int]]:
+    """Return (dataset version, record number, bucket) of requests, within a version's inputs."""
+    query = (
+        select(
+            SuppressedRecord.dataset_version_id,
+            SuppressedRecord.record_no,
+            SuppressedRecord.bucket,
+        )
+        .distinct()
+        .where(SuppressedRecord.request_id.in_(request_ids))
+    )
+    if version_id is not None:
+        query = query.join(
+            ModelInput, ModelInput.dataset_version_id == SuppressedRecord.dataset_version_id
+        ).where(ModelInput.model_version_id == version_id)
+    rows = session.execute(
+        query.order_by(SuppressedRecord.dataset_version_id, SuppressedRecord.record_no)
+    )
+    return [(dataset, record, bucket) for dataset, record, bucket in rows]
+
+
+def suppressed_in(session: Session, dataset_version_id: int) -> set[int]:
+    """Return the record numbers of a dataset version that are suppressed now."""
+    query = select(SuppressedRecord.record_no).where(
+        SuppressedRecord.dataset_version_id == dataset_version_id,
+        SuppressedRecord.lifted_at.is_(None),
+    )
+    return set(session.scalars(query))
+
+
+def successor(session: Session, version: ModelVersion) -> ModelVersion:
+    """Return the live version that has replaced this one, or itself."""
+    while version.state in REPLACED:
+        following = session.scalar(
+            select(ModelVersion).where(
+                ModelVersion.base_version_id == version.id,
+                ModelVersion.state.in_(["live", *REPLACED]),
+                ModelVersion.promoted_at.is_not(None),
+            )
+        )
+        if following is None:
+            break
+        version = following
+    return version
+
+
+def next_version(session: Session, model: Model) -> int:
+    """Lock the model and return its next version number."""
+    session.get_one(Model, model.id, with_for_update=True)
+    query = select(func.max(ModelVersion.version)).where(ModelVersion.model_id == model.id)
+    return (session.scalar(query) or 0) + 1
+
+
+def add_inputs(
+    session: Session, version: ModelVersion, trained_on: Sequence[DatasetVersion], now: datetime
+) -> None:
+    """Say what a version is trained on, in the registry and in the lineage graph."""
+    for one in trained_on:
+        session.add(ModelInput(model_version_id=version.id, dataset_version_id=one.id))
+        add_edge(session, one.artifact_id, version.artifact_id, "trained_on", version.run_id, now)
+    session.flush()
+
+
+def add_edge(
+    session: Session, parent: int, child: int, relation: str, run_id: UUID | None, now: datetime
+) -> None:
+    """Add an edge to the lineage graph."""
+    session.add(
+        Edge(
+            parent=parent,
+            child=child,
+            relation=relation,
+            run_id=run_id,
+            source="lethe",
+            first_seen=now,
+        )
+    )
+
+
+def add_artifact(session: Session, name: str, version: str, now: datetime) -> Artifact:
+    """Insert the artifact of a new model version."""
+    artifact = Artifact(
+        kind="model_version", name=name, version=version, lineage="complete", created_at=now
+    )
+    session.add(artifact)
+    session.flush()
+    return artifact
+
+
+def still_in_manifest(session: Session, request_id: UUID, version: ModelVersion) -> bool:
+    """Say whether a version's manifest holds a record that a request found."""
+    left_out = exists().where(
+        ManifestExclusion.model_version_id == version.id,
+        ManifestExclusion.dataset_version_id == SuppressedRecord.dataset_version_id,
+        ManifestExclusion.record_no == SuppressedRecord.record_no,
+    )
+    query = (
+        select(SuppressedRecord.record_no)
+        .join(ModelInput, ModelInput.dataset_version_id == SuppressedRecord.dataset_version_id)
+        .where(
+            ModelInput.model_version_id == version.id,
+            SuppressedRecord.request_id == request_id,
+            SuppressedRecord.bucket < version.holdout_from,
+            ~left_out,
+        )
+        .limit(1)
+    )
+    return session.scalar(query) is not None
+
+
+def erased_digests(session: Session, request_ids: Sequence[UUID]) -> tuple[str, ...]:
+    """Return the keyed digests, in hex, of the records that these requests erased from files."""
+    query = select(ErasedRecord.digest).where(ErasedRecord.request_id.in_(request_ids))
+    return tuple(sorted(digest.hex() for digest in session.scalars(query)))
+
+
+def promised_requests(session: Session, model_id: UUID) -> list[UUID]:
+    """Return the requests to which an exact retraining of the model is promised."""
+    query = select(Commitment.request_id).where(
+        Commitment.model_id == model_id, Commitment.kept_at.is_(None)
+    )
+    return list(session.scalars(query))
+
+
+def requests_of_run(session: Session, run_id: UUID) -> list[UUID]:
+    """Return the requests whose actions a run carries out."""
+    query = select(Action.request_id).distinct().where(Action.run_id == run_id)
+    return list(session.scalars(query.order_by(Action.request_id)))

@@ -1,0 +1,155 @@
+"""What a step hands to a worker, and where a record belongs. Values only."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+EXACT_METHODS = frozenset({"sisa", "retrain"})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceJob:
+    """One dataset version to read: where, under which key, and what to leave out.
+
+    `erased` are the record numbers that the file no longer holds, `excluded` those that it holds
+    and training must not see; both sorted.
+    """
+
+    dataset_version_id: int
+    uri: str
+    format: str
+    key: bytes
+    owner_column: str
+    owner_type: str
+    erased: tuple[int, ...]
+    excluded: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelJob:
+    """A model as its manifest defines it: recipe, seed, layout and sources."""
+
+    model_id: UUID
+    recipe: str
+    parameters: dict[str, Any]
+    seed: str
+    shards: int
+    slices: int
+    holdout_from: int
+    default_phone_region: str | None
+    sources: tuple[SourceJob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRef:
+    """The stored state after one slice of one shard."""
+
+    shard: int
+    slice: int
+    chain: str
+    object_digest: str | None
+    manifest_digest: str | None
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexJob:
+    """Read a dataset version and hash its identifiers."""
+
+    dataset_version_id: int
+    uri: str
+    format: str
+    owner: dict[str, str]
+    aliases: tuple[dict[str, str], ...]
+    mentions: tuple[dict[str, str], ...]
+    dataset_key: bytes
+    subject_secret: bytes
+    default_phone_region: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainShardJob:
+    """Train one shard; resume from the longest chain among `checkpoints` (chain → object)."""
+
+    model: ModelJob
+    shard: int
+    checkpoints: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UnlearnJob:
+    """Unlearn records of one shard from its present weights.
+
+    `forget` are (dataset version, record number), `first_slice` the earliest slice with one.
+    """
+
+    model: ModelJob
+    shard: int
+    method: str
+    parameters: dict[str, Any]
+    weights: str
+    first_slice: int
+    forget: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateJob:
+    """Measure a new version, against the one before where there is one.
+
+    `forget` are (dataset version, record number) of the records to forget that can still be read;
+    `erased_digests` the keyed digests, in hex, of those that are in no file any more.
+    """
+
+    model: ModelJob
+    before: tuple[SliceRef, ...]
+    after: tuple[SliceRef, ...]
+    forget: tuple[tuple[int, int], ...]
+    erased_digests: tuple[str, ...]
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class EraseJob:
+    """Rewrite a dataset version's file without some records, at a new URI."""
+
+    uri: str
+    format: str
+    key: bytes
+    erased: tuple[int, ...]
+    records: tuple[int, ...]
+    target_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyJob:
+    """Delete stored objects of a model, or files that were replaced."""
+
+    prefix: str | None
+    objects: tuple[str, ...]
+    uris: tuple[str, ...]
+
+
+Job = IndexJob | TrainShardJob | UnlearnJob | EvaluateJob | EraseJob | DestroyJob
+
+
+def model_prefix(model_id: UUID) -> str:
+    """Return the folder of a model's objects in the artifact store."""
+    return f"models/{model_id}"
+
+
+def shard_of(bucket: int, shards: int) -> int:
+    """Return the shard of a bucket (DESIGN decision 6); the trace computes the same in SQL."""
+    return bucket % shards
+
+
+def slice_of(bucket: int, shards: int, slices: int) -> int:
+    """Return the slice of a bucket within its shard; the trace computes the same in SQL."""
+    return (bucket // shards) % slices
+
+
+def erased_uri(uri: str, step_id: UUID) -> str:
+    """Return where the rewritten file goes: beside the old one, its format's suffixes kept."""
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    stem, dot, suffixes = name.partition(".")
+    stem = stem.split("~", 1)[0]
+    return f"{folder}/{stem}~{step_id.hex[-12:]}{dot}{suffixes}"
