@@ -48,7 +48,8 @@ def demo(
     _prepare_environment()
     with ending_on_signals():
         empty(folder)
-        console.print(Rule(Text("Lethe: a person is erased, all the way into the models", "bold")))
+        title = Text("Lethe: a person is erased, all the way into the models", "bold")
+        console.print(Rule(title, style="dim"))
         with _running(folder, console) as local, _failing_plainly(folder, console):
             dpo_key = _play(local, folder, console)
             console.print(f"\nAll of it took [bold]{time.monotonic() - began:.0f} seconds[/].")

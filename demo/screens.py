@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -33,12 +33,12 @@ COLOURS = {
     "fail": "red",
 }
 CHECKS = {
-    "process": "records left in manifest",
-    "forget_loss": "loss against the holdout",
+    "process": "still in the manifest",
+    "forget_loss": "loss less the holdout's",
     "loss_membership": "membership attack, AUC",
-    "tail_test": "membership, one by one, p",
-    "utility_retain": "accuracy change, retain",
-    "utility_holdout": "accuracy change, holdout",
+    "tail_test": "most exposed person, p",
+    "utility_retain": "accuracy, retain set",
+    "utility_holdout": "accuracy, holdout",
 }
 
 
@@ -116,44 +116,43 @@ def trace_table(trace: JsonObject) -> Table:
 
 
 def plan_table(plan: JsonObject) -> Table:
-    """Show the methods considered for each model, with the reasons, and the erasures of records."""
-    table = _table("Artifact", "Method", "Guarantee", "Why, or why not")
+    """Show for each artifact the methods considered, the chosen one first, with the reasons."""
+    table = _table("Method", "Guarantee", "Why, or why not")
     for action in plan["actions"]:
+        table.add_row(Text(action["artifact"], "bold"))
         candidates = sorted(action["candidates"], key=lambda one: not one["chosen"])
-        for place, one in enumerate(candidates):
+        for one in candidates:
             chosen = one["chosen"]
             table.add_row(
-                Text("" if place else action["artifact"]),
-                Text(f"{'●' if chosen else '○'} {one['method']}", "bold" if chosen else "dim"),
+                Text(f"{'●' if chosen else '○'} {one['method']}", "" if chosen else "dim"),
                 _coloured(one["guarantee"]) if chosen else Text(one["guarantee"], "dim"),
                 Text(one["reason"], "" if chosen else "dim"),
-                end_section=place == len(candidates) - 1,
+                end_section=one is candidates[-1],
             )
     return table
 
 
-def evidence_table(evidence: Mapping[str, JsonObject]) -> Table:
-    """Show each model's measured checks with their intervals, and the verdict they led to."""
-    table = _table("Check", "Measured", "n : m", "Says")
-    for name, answer in evidence.items():
-        verdict = answer["verdict"]
-        says = {one["name"]: one["verdict"] for one in verdict["checks"]}
-        table.add_row(Text(name, "bold"))
-        for check in answer["checks"]:
-            decides = verdict["by"] == "statistics" or check["family"] == "process"
-            said = says[check["name"]]
-            table.add_row(
-                Text(f"  {CHECKS.get(check['name'], check['name'])}"),
-                Text(measured(check)),
-                Text(f"{check['n']} : {check['m']}", "dim"),
-                _coloured(said) if decides else Text(f"({said})", "dim"),
-            )
+def verdict_line(name: str, verdict: JsonObject) -> Text:
+    """Show a model's verdict and what it rests on."""
+    said = str(verdict["verdict"])
+    return Text.assemble(
+        (f"{name}: ", "bold"), _coloured(said, bold=True), f". {verdict['summary']}"
+    )
+
+
+def evidence_table(answer: JsonObject) -> Table:
+    """Show a run's measured checks with their intervals; in brackets what decides nothing."""
+    table = _table("Check", "Measured", ">n:m", "Says", wrap=False)
+    verdict = answer["verdict"]
+    says = {one["name"]: one["verdict"] for one in verdict["checks"]}
+    for check in answer["checks"]:
+        decides = verdict["by"] == "statistics" or check["family"] == "process"
+        said = says[check["name"]]
         table.add_row(
-            Text("  verdict", "bold"),
-            Text(verdict["summary"]),
-            "",
-            _coloured(verdict["verdict"], bold=True),
-            end_section=True,
+            Text(CHECKS.get(check["name"], check["name"])),
+            Text(measured(check)),
+            Text(_sizes(check["n"], check["m"]), "dim"),
+            _coloured(said) if decides else Text(f"({said})", "dim"),
         )
     return table
 
@@ -189,7 +188,7 @@ def outcome_table(request: JsonObject, deployments: Sequence[JsonObject]) -> Tab
     table = _table("Artifact", "Method", "Ended", "Now")
     for action in request["actions"]:
         name = action["artifact"].partition("@")[0]
-        now = "its records are gone from the file"
+        now = "no such record left"
         if action["kind"] == "model_version":
             now = f"{versions[name]['name']} serves v{versions[name]['version']}"
         table.add_row(action["artifact"], action["method"], _coloured(action["state"]), now)
@@ -201,7 +200,7 @@ def certificate_table(statement: Mapping[str, JsonObject]) -> Table:
     predicate = statement["predicate"]
     request, done = predicate["request"], predicate["done"]
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True)
     table.add_column()
     methods = ", ".join(
         f"{one['artifact']}: {one['method']} ({one['guarantee']})"
@@ -214,13 +213,13 @@ def certificate_table(statement: Mapping[str, JsonObject]) -> Table:
     )
     found = sum(one["records"] for one in predicate["found"] if one["kind"] == "dataset_version")
     within = "within" if request["within_clock"] else "after"
-    table.add_row("  asked", f"{request['regime'].upper()}, {request['ground'].replace('_', ' ')}")
-    table.add_row("  outcome", f"{request['outcome']}, {within} the clock")
-    table.add_row("  found", f"{found} records, {len(predicate['found'])} artifacts")
-    table.add_row("  done", methods)
-    table.add_row("  destroyed", f"{sum(len(one['destroyed']) for one in done)} objects and files")
-    table.add_row("  promised", promises)
-    table.add_row("  digests", f"{len(statement['subject'])} objects after, all by SHA-256")
+    table.add_row("asked", f"{request['regime'].upper()}, {request['ground'].replace('_', ' ')}")
+    table.add_row("outcome", f"{request['outcome']}, {within} the clock")
+    table.add_row("found", f"{found} records, {len(predicate['found'])} artifacts")
+    table.add_row("done", methods)
+    table.add_row("destroyed", f"{sum(len(one['destroyed']) for one in done)} objects and files")
+    table.add_row("promised", promises)
+    table.add_row("digests", f"{len(statement['subject'])} objects after, all by SHA-256")
     return table
 
 
@@ -229,16 +228,22 @@ def day(moment: str) -> str:
     return f"{datetime.fromisoformat(moment):%-d %b %Y}"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="bold")
+def _table(*columns: str, wrap: bool = True) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="dim", show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column.lstrip(">"), justify="right" if column[0] == ">" else "left")
+        justify: Literal["left", "right"] = "right" if column[0] == ">" else "left"
+        table.add_column(column.lstrip(">"), justify=justify, no_wrap=not wrap)
     return table
 
 
 def _coloured(word: str, *, bold: bool = False) -> Text:
     colour = COLOURS.get(word, "dim")
     return Text(word, f"bold {colour}" if bold else colour)
+
+
+def _sizes(n: int, m: int) -> str:
+    # Accuracies are of the same records before and after.
+    return str(n) if n == m else f"{n}:{m}"
 
 
 def _place(hit: JsonObject) -> str:
@@ -254,7 +259,7 @@ def _done(run: JsonObject) -> float:
 
 def _stands(run: JsonObject) -> str:
     if undecided(run):
-        return "inconclusive, waits for the DPO"
+        return "waits for the DPO"
     working = [one for one in run["steps"] if one["state"] == "running"]
     if run["state"] == "done" or not working:
         return str(run["state"])

@@ -9,6 +9,7 @@ from typing import cast
 from rich.console import Console
 from rich.padding import Padding
 from rich.rule import Rule
+from rich.table import Table
 from rich.text import Text
 
 from demo import job, offline, screens
@@ -74,7 +75,7 @@ class Story:
         datasets = write_datasets(self.data, everybody)
         engineer = self.callers.engineer
         job.register_datasets(engineer, datasets, self.data.as_uri(), now)
-        with screens.RunBars(self.console) as bars:
+        with self._bars() as bars:
             job.await_runs(engineer, job.index_datasets(engineer, datasets), bars)
         self._show(screens.datasets_table(datasets))
         return datasets
@@ -88,11 +89,11 @@ class Story:
         models = demo_models(now + job.RETRAINING_FROZEN)
         engineer = self.callers.engineer
         job.register_models(engineer, models)
-        with screens.RunBars(self.console) as bars:
+        with self._bars() as bars:
             job.await_runs(engineer, job.train_models(engineer, models, datasets), bars)
         job.deploy_models(engineer, models)
         self._show(screens.models_table(models, [engineer.model(one.name) for one in models]))
-        self._say("Accuracy is that on the holdout: people whom no version is ever trained on.")
+        self._note("Accuracy is that on the holdout: people whom no version is ever trained on.")
         return models
 
     def _meet(self, everybody: Sequence[Person], models: Sequence[DemoModel]) -> Person:
@@ -130,19 +131,23 @@ class Story:
 
     def _run(self, request_id: str) -> None:
         dpo = self.callers.dpo
-        with screens.RunBars(self.console) as bars:
+        with self._bars() as bars:
             runs = job.await_verdicts(dpo, request_id, bars)
         self._begin("What was measured, and what it is worth")
         self._say(
             "An exact method passes by its process: anybody can replay the training. An "
             "approximate one must convince by measurement, and one person cannot."
         )
-        evidence = {name: dpo.evidence(run["id"]) for name, run in runs.items()}
-        self._show(screens.evidence_table(evidence))
-        self._say("n to forget against m others; what stands in brackets decides nothing.")
         for name, run in runs.items():
+            evidence = dpo.evidence(run["id"])
+            self._note(screens.verdict_line(name, evidence["verdict"]))
             for unlearned in screens.unlearned_losses(run):
-                self._say(f"{name}: {unlearned}")
+                self._say(unlearned)
+            self._show(screens.evidence_table(evidence))
+        self._note(
+            "n people or records to forget are compared with m others. What stands in brackets is "
+            "shown and decides nothing."
+        )
 
     def _accept(self, request_id: str) -> None:
         self._begin("The officer decides on what stayed open")
@@ -156,14 +161,14 @@ class Story:
     def _close(self, request_id: str, person: Person) -> None:
         self._begin("New versions are served, old ones destroyed, records erased")
         dpo = self.callers.dpo
-        with screens.RunBars(self.console) as bars:
+        with self._bars() as bars:
             request = job.await_closed(dpo, request_id, bars)
         self._show(screens.outcome_table(request, dpo.deployments()))
         trace = dpo.trace(job.identifiers_of(person))
         left = ", ".join(f"{one['model']} v{one['version']}" for one in trace["models"])
-        self._say(
-            f"Traced again, {person.name} is in {len(trace['datasets']) or 'no'} datasets, and in "
-            f"no model but the one that still owes its exact retraining: {left}."
+        self._note(
+            f"Traced again, {person.name} is in {len(trace['datasets'])} files and "
+            f"{len(trace['models'])} model: {left}, which owes its exact retraining."
         )
 
     def _certify(self, request_id: str) -> None:
@@ -172,9 +177,9 @@ class Story:
         bundle = files.certificate.read_bytes()
         verified = verify_bundle(bundle, parse_public_keys(self.public_keys))
         self._show(screens.certificate_table(cast(JsonObject, verified.statement)))
-        self._say("With the public key, the tree head and the log's entries, offline:")
+        self._note("With the public key, the tree head and the log's entries, offline:")
         self._verify(files.certificate, files)
-        self._say("And with one character of the signed statement changed:")
+        self._note("And with one character of the signed statement changed:")
         forged = self.papers / "forged.json"
         forged.write_bytes(offline.forge(bundle))
         self._verify(forged, files)
@@ -184,19 +189,29 @@ class Story:
             f"$ lethe verify {certificate.name} --key {files.public_keys.name} "
             f"--tree-head {files.tree_head.name} --log {files.entries.name}"
         )
-        self.console.print(Padding(Text(command, style="bold"), (0, 2)))
+        self.console.print(Padding(Text(command, style="bold"), (1, 2)))
         verify_command(certificate, files.public_keys, files.tree_head, files.entries, self.console)
 
     def _begin(self, title: str) -> None:
         self.chapter += 1
         self.console.print()
-        self.console.print(Rule(Text(f"{self.chapter}. {title}", style="bold cyan"), align="left"))
+        heading = Text(f"{self.chapter}. {title}", style="bold cyan")
+        self.console.print(Rule(heading, align="left", style="dim"))
 
-    def _say(self, text: str) -> None:
-        self.console.print(Padding(Text(text), (0, 2)))
+    def _say(self, text: str | Text) -> None:
+        self.console.print(Padding(Text(text) if isinstance(text, str) else text, (0, 2)))
+
+    def _note(self, text: str | Text) -> None:
+        """Say something of what was just shown."""
+        self.console.print()
+        self._say(text)
 
     def _quote(self, text: str) -> None:
-        self.console.print(Padding(Text(f"“{text}”", style="italic"), (0, 4)))
+        self.console.print(Padding(Text(f"“{text}”", style="italic"), (1, 4, 0, 4)))
 
-    def _show(self, table: object) -> None:
-        self.console.print(Padding(table, (0, 1)))  # type: ignore[arg-type]
+    def _show(self, table: Table) -> None:
+        self.console.print(Padding(table, (1, 2, 0, 2)))
+
+    def _bars(self) -> screens.RunBars:
+        self.console.print()
+        return screens.RunBars(self.console)

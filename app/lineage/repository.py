@@ -4,9 +4,10 @@ One chain of common table expressions, each a room of its own:
 
 - `direct`: index rows of the subject keys;
 - `owners`: where such a row names the owner (not a mention), the owner's key in that dataset;
-- `found`: those rows, and every record filed under those owners. Record numbers are those of the
-  dataset version as indexed; records erased from the file since stay here, since models may still
-  hold them.
+- `owned`: what is filed under those keys, in any dataset;
+- `found`: the direct rows, and what is filed under an owner in the dataset that named them. Record
+  numbers are those of the dataset version as indexed; records erased from the file since stay here,
+  since models may still hold them.
 
 `UNION`, not `UNION ALL`, in the graph walk, so that cycles end. Retired edges are walked too: the
 graph forgets nothing (DESIGN decision 14).
@@ -23,23 +24,28 @@ from sqlalchemy.orm import Session
 
 from app.lineage.rules import FoundDerived, FoundModel, FoundRecords, FoundShard
 
+# Keys reach the index as arrays, never by a join: the planner cannot know how few they are, and
+# would read the whole index to meet them.
 FOUND = """
-WITH RECURSIVE direct AS (
+WITH RECURSIVE direct AS MATERIALIZED (
     SELECT dataset_version_id, record_no, bucket, role, owner_key
     FROM subject_record
     WHERE subject_key = ANY(CAST(:keys AS uuid[]))
-), owners AS (
+), owners AS MATERIALIZED (
     SELECT DISTINCT v.dataset_id, d.owner_key
     FROM direct d JOIN dataset_version v ON v.id = d.dataset_version_id
     WHERE d.role <> 2
+), owned AS MATERIALIZED (
+    SELECT dataset_version_id, record_no, bucket, owner_key
+    FROM subject_record
+    WHERE subject_key = ANY(ARRAY(SELECT owner_key FROM owners)) AND role = 0
 ), found AS (
     SELECT dataset_version_id, record_no, bucket FROM direct
     UNION
-    SELECT s.dataset_version_id, s.record_no, s.bucket
-    FROM owners o
-    JOIN dataset_version v ON v.dataset_id = o.dataset_id
-    JOIN subject_record s ON s.subject_key = o.owner_key AND s.dataset_version_id = v.id
-    WHERE s.role = 0
+    SELECT r.dataset_version_id, r.record_no, r.bucket
+    FROM owned r
+    JOIN dataset_version v ON v.id = r.dataset_version_id
+    JOIN owners o ON o.dataset_id = v.dataset_id AND o.owner_key = r.owner_key
 )
 """
 

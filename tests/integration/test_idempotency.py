@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 from sqlalchemy import func, select
@@ -105,11 +105,11 @@ def test_a_refused_call_leaves_its_key_free(town: Town) -> None:
 
 def together(
     town: Town, *calls: tuple[str, dict[str, Any], dict[str, str]]
-) -> list[httpx.Response]:
+) -> list[httpx2.Response]:
     """Send calls at the same moment, from threads of their own."""
     token, start = town.token(Role.PORTAL), Barrier(len(calls))
 
-    def send(call: tuple[str, dict[str, Any], dict[str, str]]) -> httpx.Response:
+    def send(call: tuple[str, dict[str, Any], dict[str, str]]) -> httpx2.Response:
         path, sent, headers = call
         start.wait(10)
         return town.call_with(token, "POST", path, sent, **headers)

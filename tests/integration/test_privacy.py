@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import psycopg
 import pytest
 import redis
@@ -24,6 +24,7 @@ import structlog
 from celery import Celery
 from psycopg import sql
 from sqlalchemy import select
+from typing_extensions import override
 
 from app.core.config import Settings
 from app.core.db import Database
@@ -108,26 +109,28 @@ def in_files(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def in_broker(client: "redis.Redis[bytes]") -> list[str]:
+def in_broker(client: redis.Redis) -> list[str]:
     """Search every key and value of the broker as it holds them."""
     return [hit for one in broker_contents(client) for hit in finds(one)]
 
 
-def broker_contents(client: "redis.Redis[bytes]") -> list[bytes]:
+def broker_contents(client: redis.Redis) -> list[bytes]:
     contents: list[bytes] = []
     for key in client.scan_iter():
-        contents.append(key)
+        found: Any = key
+        contents.append(found)
         match client.type(key):
             case b"list":
-                contents += client.lrange(key, 0, -1)
+                found = client.lrange(key, 0, -1)
             case b"set":
-                contents += client.smembers(key)
-            case b"hash":
-                contents += [part for pair in client.hgetall(key).items() for part in pair]
+                found = list(client.smembers(key))
             case b"zset":
-                contents += client.zrange(key, 0, -1)
+                found = client.zrange(key, 0, -1)
+            case b"hash":
+                found = [part for pair in client.hgetall(key).items() for part in pair]
             case _:
-                contents.append(client.get(key) or b"")
+                found = [client.get(key) or b""]
+        contents += found
     # A message's body is base64 in JSON; the search knows that dress, and here it is undressed.
     for one in list(contents):
         with suppress(ValueError, KeyError, TypeError):
@@ -142,6 +145,7 @@ class RealDoorbell(RecordingDoorbell):
         super().__init__()
         self._celery = CeleryDoorbell(celery)
 
+    @override
     def send(self, bell: Bell) -> None:
         super().send(bell)
         self._celery.send(bell)
@@ -152,7 +156,7 @@ class Watched:
     """A town whose broker, answers and log lines are kept for the search."""
 
     town: Town
-    broker: "redis.Redis[bytes]"
+    broker: redis.Redis
     answers: list[bytes]
     owner_url: str
     log: Callable[[], str]
@@ -166,7 +170,7 @@ def watched(
     tmp_path: Path,
 ) -> Iterator[Watched]:
     url = f"{redis_url.rsplit('/', 1)[0]}/9"
-    broker: redis.Redis[bytes] = redis.Redis.from_url(url)
+    broker = redis.Redis.from_url(url)
     broker.flushdb()
     celery = celery_app(url)
     doorbell = RealDoorbell(celery)
@@ -175,7 +179,7 @@ def watched(
     folder.mkdir()
     answers: list[bytes] = []
 
-    def keep(response: httpx.Response) -> None:
+    def keep(response: httpx2.Response) -> None:
         head = "".join(f"{name}: {value}\n" for name, value in response.headers.items())
         answers.append(head.encode() + response.read())
 

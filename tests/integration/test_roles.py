@@ -140,20 +140,23 @@ def test_no_call_is_answered_without_a_valid_key(town: Town, subtests: pytest.Su
 
     scheme, key_id, secret = admin.split("_", 2)
     unknown = new_api_key().token
-    credentials = {
+    bearers = {
+        "empty": b"",
+        "garbage": b"garbage",
+        "garbage in form": b"lethe_zz_zz",
+        "bytes": b"lethe_\xff\xfe_\x80",
+        "revoked": revoked.encode(),
+        "unknown": unknown.encode(),
+        "wrong secret": f"{scheme}_{key_id}_{secret[:-1]}".encode(),
+        "another's secret": f"{scheme}_{key_id}_{unknown.split('_')[2]}".encode(),
+        "no secret": f"{scheme}_{key_id}_".encode(),
+    }
+    credentials: dict[str, dict[bytes, bytes]] = {
         "none": {},
-        "another scheme": {"Authorization": f"Basic {admin}"},
-        "empty": {"Authorization": "Bearer "},
-        "garbage": {"Authorization": "Bearer garbage"},
-        "garbage in form": {"Authorization": "Bearer lethe_zz_zz"},
-        "bytes": {"Authorization": b"Bearer lethe_\xff\xfe_\x80"},
-        "revoked": {"Authorization": f"Bearer {revoked}"},
-        "unknown": {"Authorization": f"Bearer {unknown}"},
-        "wrong secret": {"Authorization": f"Bearer {scheme}_{key_id}_{secret[:-1]}"},
-        "another's secret": {"Authorization": f"Bearer {scheme}_{key_id}_{unknown.split('_')[2]}"},
-        "no secret": {"Authorization": f"Bearer {scheme}_{key_id}_"},
-        "cookie": {"Cookie": f"session={admin}"},
         "query": {},
+        "cookie": {b"Cookie": f"session={admin}".encode()},
+        "another scheme": {b"Authorization": f"Basic {admin}".encode()},
+        **{name: {b"Authorization": b"Bearer " + one} for name, one in bearers.items()},
     }
     for name, headers in credentials.items():
         query = f"?token={admin}&access_token={admin}" if name == "query" else ""
