@@ -325,7 +325,7 @@ def _end_of_promotion(session: Session, run: Run, now: datetime) -> None:
             sla.promise(
                 session,
                 action,
-                reason=action.reason,
+                reason=run.accepted["reason"] if run.accepted else action.reason,
                 starts_at=starts_at,
                 due_at=due_at,
                 now=now,

@@ -94,6 +94,10 @@ def _illegal_move(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _no_database(_request: Request, error: Exception) -> JSONResponse:
+    cause = error.orig if isinstance(error, OperationalError) else None
+    if isinstance(cause, DeadlockDetected | SerializationFailure):
+        detail = "Two calls stood in each other's way, and this one was rolled back."
+        return answer(problem("try-again", 503, detail, "Send the same request again."))
     log.error("database_unreachable", error=type(error).__name__)
     detail = "The database does not answer; nothing was stored."
     advice = "Send the same request again, with the same Idempotency-Key, in a minute."
