@@ -117,8 +117,9 @@ def _e164(text: str, default_region: str | None) -> str:
 
 
 def names_person(text: str, named: Iterable[Identifier], default_region: str | None) -> bool:
-    """Says whether a text holds one of the identifiers: as it was given, as it is normalised, or a
-    phone number with other separators.
+    """Says whether a text holds one of the identifiers, as given or in its normal form.
+
+    A phone number is found with any separators.
 
     Raises:
         InvalidIdentifier: one cannot be normalised.
