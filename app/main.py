@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.access import problems
+from app.access.limits import BodyLimit
 from app.access.routes import router as access
 from app.audit.routes import router as audit
 from app.certificate.routes import router as certificate
@@ -78,6 +79,7 @@ def create_app(
         },
     )
     app.state.settings, app.state.database, app.state.signing_keys = settings, own, keys
+    app.add_middleware(BodyLimit)
     problems.add_handlers(app)
     add_error_pages(app)
     for router in ROUTERS:

@@ -26,6 +26,7 @@ PHONE: Final = "phone"
 IDENTIFIER_TYPE_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
 MAX_IDENTIFIER_CHARACTERS: Final = 256
 
+_SHORT: Final = 3
 _SLUG: Final = re.compile(IDENTIFIER_TYPE_PATTERN.removeprefix("^").removesuffix("$"))
 # Control and format characters, lone surrogates, line and paragraph separators: two identifiers
 # that look the same would get different keys, and the person would silently not be found.
@@ -119,7 +120,8 @@ def _e164(text: str, default_region: str | None) -> str:
 def names_person(text: str, named: Iterable[Identifier], default_region: str | None) -> bool:
     """Says whether a text holds one of the identifiers, as given or in its normal form.
 
-    A phone number is found with any separators.
+    A phone number is found with any separators, an identifier of up to three characters as a word
+    of its own only: customer "1" is not named by every number.
 
     Raises:
         InvalidIdentifier: one cannot be normalised.
@@ -128,11 +130,17 @@ def names_person(text: str, named: Iterable[Identifier], default_region: str | N
     digits = re.sub(r"[\s()./-]", "", said)
     for one in named:
         normal = normalise(one.type, one.value, default_region).casefold()
-        if one.value.strip().casefold() in said or normal in said:
+        if _is_said(one.value.strip().casefold(), said) or _is_said(normal, said):
             return True
         if one.type == PHONE and normal.removeprefix("+") in digits:
             return True
     return False
+
+
+def _is_said(identifier: str, said: str) -> bool:
+    if len(identifier) > _SHORT:
+        return identifier in said
+    return re.search(rf"(?<!\w){re.escape(identifier)}(?!\w)", said) is not None
 
 
 def subject_key(secret: bytes, identifier_type: IdentifierType, normalised: str) -> UUID:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.core.identifiers import (
     Identifier,
     InvalidIdentifier,
+    names_person,
     normalise,
     owner_bucket,
     subject_key,
@@ -169,3 +170,10 @@ def test_subject_set_digest_names_a_set(keys: list[UUID]) -> None:
         expected.update(key.bytes)
     assert subject_set_digest(keys) == expected.digest()
     assert subject_set_digest([*reversed(keys), *keys]) == expected.digest()
+
+
+def test_a_short_identifier_is_named_as_a_word_only() -> None:
+    short = [Identifier("customer_id", "1")]
+    assert names_person("the account is 1, as said", short, None)
+    assert not names_person("told in 2021", short, None)
+    assert names_person("seen as xC0031y", [Identifier("customer_id", "C0031")], None)
