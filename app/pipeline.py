@@ -8,7 +8,7 @@ again for nothing, it does nothing. What a state means lives in the slices named
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -161,10 +161,32 @@ def _follow_actions(
         standing = [*actions]
     state = request_state_for(ActionState(one.state) for one in standing)
     if all(one.state in ENDED for one in actions):
-        _close(session, keys, request, state, now)
+        if certificate.is_issued(session, request.id) or not _plan_late(session, request, now):
+            _close(session, keys, request, state, now)
     elif state != request.state:
         request.failure = runs.failure_of(session, actions)
         intake.set_state(session, request, state, now)
+
+
+def _plan_late(session: Session, request: ErasureRequest, now: datetime) -> bool:
+    """Plan for what was indexed or declared since the approval; False if there is nothing."""
+    keys = intake.subject_keys(session, request)
+    lineage.suppress(session, request.id, keys, request.received_at, now)
+    trace = lineage.trace_subject(session, keys)
+    request.trace = (request.trace or {}) | {
+        "unknown_lineage": _trace_json(trace)["unknown_lineage"]
+    }
+    acted_on = {
+        manifest.successor(session, one.model_version_id).id
+        for one in runs.actions_of_request(session, request.id)
+        if one.model_version_id is not None
+    }
+    # A version that an approximate method made still counts as holding the records.
+    models = tuple(one for one in trace.models if one.model_version_id not in acted_on)
+    if not planning.plan(session, request, replace(trace, models=models), now):
+        return False
+    intake.set_state(session, request, RequestState.APPROVED, now)
+    return True
 
 
 def _close(
@@ -193,13 +215,22 @@ def _close(
 
 
 def _start(session: Session, run: Run, now: datetime) -> None:
-    steps = manifest.lay_out(session, run, now)
+    if run.kind == "unlearn" and manifest.is_given_up(session, run):
+        run.kind, run.method, run.guarantee = "destroy", "destroy", "exact"
+        for action in runs.actions_of_run(session, run.id):
+            planning.give_up(action)
+    # First, so that a run that was queued on the version it goes on from is not in its way.
+    runs.start(session, run, now)
+    steps = (
+        promotion.lay_out_destruction(session, run)
+        if run.kind == "destroy"
+        else manifest.lay_out(session, run, now)
+    )
     execution.lay_out(session, run, 0, steps, now)
     if run.kind in {"train", "unlearn"}:
         execution.lay_out(session, run, 1, [("evaluate", "all", {})], now)
         # With nothing to train (an earlier run has left the records out) it is measured at once.
         run.stage = 0 if steps else 1
-    runs.start(session, run, now)
     execution.ring_stage(session, run)
 
 
@@ -216,6 +247,10 @@ def _end_of_work(session: Session, run: Run, now: datetime) -> None:
             _set_run(session, run, RunState.PROMOTING, ActionState.PROMOTING, now)
             uris = runs.replaced_files(session, run)
             execution.add_stage(session, run, [("destroy", "all", {"uris": uris})], now)
+        case "destroy":
+            _set_run(session, run, RunState.VERIFYING, ActionState.VERIFYING, now)
+            _set_run(session, run, RunState.PROMOTING, ActionState.PROMOTING, now)
+            _end_of_promotion(session, run, now)
         case _:
             runs.set_run_state(session, run, RunState.DONE, now)
 
@@ -353,6 +388,7 @@ def _fail_run(session: Session, run: Run, now: datetime) -> None:
             run=run.id,
         )
     runs.set_run_state(session, run, RunState.FAILED, now)
+    runs.queue_destruction(session, run, now)
     if run.kind == "unlearn" and not actions:
         sla.postpone(session, run.model_id, now)
     _ring_requests(session, actions)
@@ -378,13 +414,22 @@ def retry(session: Session, request: ErasureRequest, now: datetime) -> None:
 
 
 def start_promised(session: Session, now: datetime) -> int:
-    """Queue the exact retraining of every model that has a promise whose time has come."""
+    """Queue the exact retraining of every model that has a promise whose time has come.
+
+    A promise that a finished run has kept already, its bell lost, is rung for again.
+    """
     started = 0
-    for commitment in sla.startable(session, now):
+    for commitment in sla.unkept(session):
         action = session.get_one(Action, commitment.action_id)
         if action.model_version_id is None:
             continue
         base = manifest.successor(session, action.model_version_id)
+        made_by = None if base.run_id is None else runs.get_run(session, base.run_id)
+        if made_by is not None and _has_kept(session, made_by, action):
+            queue.ring(session, "keep_promises", made_by.id)
+            continue
+        if commitment.starts_at > now or runs.is_retraining(session, base.model_id):
+            continue
         run = runs.queue_unlearning(session, base, planning.exact_method(session, action), now)
         started += run.created_at == now
     return started
@@ -395,15 +440,20 @@ def keep_promises(session: Session, keys: SigningKeys, run_id: UUID, now: dateti
     run = runs.get_run(session, run_id)
     for commitment in sla.open_commitments(session, run.model_id):
         action = session.get_one(Action, commitment.action_id)
-        if not manifest.leaves_out(session, run, action):
+        if not _has_kept(session, run, action):
             continue
         # The request before its action, as everywhere.
         request = intake.lock(session, action.request_id)
         sla.keep(session, commitment, run.new_version_id, now)
         planning.fulfil(action, run)
         action.state = move(ActionState(action.state), ActionState.DONE)
-        if request.closed_at is not None:
+        if certificate.is_issued(session, request.id):
             certificate.issue(session, keys, request, now)
+
+
+def _has_kept(session: Session, run: Run, action: Action) -> bool:
+    exact = run.state == RunState.DONE and run.method in EXACT_METHODS
+    return exact and manifest.leaves_out(session, run, action)
 
 
 # Steps: what a worker reports becomes rows, under the step's epoch.

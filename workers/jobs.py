@@ -31,6 +31,7 @@ from app.manifest.rules import (
     slice_of,
 )
 from app.models import Dataset, DatasetVersion, Model, ModelVersion, Run, Step
+from app.promotion import repository as promotion
 
 
 def job_of(session: Session, settings: Settings, claimed: Claim) -> Job:
@@ -102,7 +103,10 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
     version = session.get_one(ModelVersion, run.new_version_id)
     before: tuple[SliceRef, ...] = ()
     requests: list[UUID] = []
+    held_out_from = version.holdout_from
     if run.base_version_id is not None:
+        # What was trained elsewhere held nobody out.
+        held_out_from = session.get_one(ModelVersion, run.base_version_id).holdout_from
         before = _slices(session, run.base_version_id)
         requests = repository.requests_of_run(session, run.id)
         if run.method in EXACT_METHODS:
@@ -120,7 +124,7 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
         forget=tuple(
             (dataset, record)
             for dataset, record, bucket in forget
-            if bucket < version.holdout_from and (dataset, record) not in gone
+            if bucket < held_out_from and (dataset, record) not in gone
         ),
         erased_digests=repository.erased_digests(session, requests),
         method=run.method or "",
@@ -128,7 +132,9 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
 
 
 def _erase(session: Session, settings: Settings, run: Run, step: Step) -> Job:
-    version = session.get_one(DatasetVersion, run.dataset_version_id)
+    version = session.get_one(
+        DatasetVersion, run.dataset_version_id, with_for_update={"read": True}
+    )
     records = repository.suppressed_records(session, repository.requests_of_run(session, run.id))
     return EraseJob(
         uri=version.uri,
@@ -136,14 +142,17 @@ def _erase(session: Session, settings: Settings, run: Run, step: Step) -> Job:
         key=_key(settings, session.get_one(Dataset, version.dataset_id)),
         erased=repository.erased_records(session, version.id),
         records=tuple(record for dataset, record, _ in records if dataset == version.id),
-        target_uri=erased_uri(version.uri, step.id),
+        target_uri=erased_uri(version.uri, step.id, step.epoch),
     )
 
 
-def _destroy(_session: Session, _settings: Settings, run: Run, step: Step) -> Job:
+def _destroy(session: Session, _settings: Settings, run: Run, step: Step) -> Job:
+    # No other run changes the model meanwhile, so what is in use now stays in use.
+    used = set() if run.model_id is None else promotion.objects_in_use(session, run.model_id)
     return DestroyJob(
         prefix=None if run.model_id is None else model_prefix(run.model_id),
         objects=tuple(step.parameters.get("objects", [])),
+        in_use=frozenset(used),
         uris=tuple(step.parameters.get("uris", [])),
     )
 

@@ -15,7 +15,8 @@ from app.core.db import Database
 from app.core.errors import AppError
 from app.execution import service as execution
 from app.execution.rules import Claim
-from app.manifest.rules import EraseJob, Job
+from app.execution.service import CONTROL_KINDS
+from app.manifest.rules import EraseJob, Job, uris_read
 from app.models import Run
 from workers.connectors.rewrite import remove
 from workers.jobs import job_of
@@ -23,6 +24,13 @@ from workers.messages import Done, Failed
 from workers.steps import Result
 
 log = structlog.get_logger()
+
+
+class WorkersLost(AppError):
+    """Each worker that took this step ended, or lost it, without an answer."""
+
+    slug = "workers-lost"
+    advice = "See the workers' logs and their machines' memory, then retry."
 
 
 class Lease:
@@ -76,20 +84,40 @@ class Runner:
 
     def run_step(self, step_id: UUID) -> bool:
         """Carry a step out if it is due and free; False when there was nothing to do."""
+        # Committed before anything else: a claim that ends its worker must still count.
         with self._database.transaction() as session:
             claimed = execution.claim(
                 session, step_id, self.name, self._settings.lease_seconds, utc_now()
             )
-            job = None if claimed is None else job_of(session, self._settings, claimed)
-        if claimed is None or job is None:
+        if claimed is None:
             return False
         log.info("step_claimed", step=str(step_id), kind=claimed.kind, epoch=claimed.epoch)
         try:
-            outcome = self._work(job, Lease(self._database, self._settings, self.name, claimed))
-            self._publish(claimed, job, outcome)
+            self._carry_out(claimed)
         except execution.LeaseLostError:
             log.warning("lease_lost", step=str(step_id), epoch=claimed.epoch)
         return True
+
+    def _carry_out(self, claimed: Claim) -> None:
+        if claimed.attempts > self._settings.step_attempts and claimed.kind not in CONTROL_KINDS:
+            self._fail(claimed, Failed(WorkersLost().problem, permanent=True))
+            return
+        try:
+            job = self._job(claimed)
+        except AppError as error:
+            self._fail(claimed, Failed(error.problem, permanent=error.status < 500))
+            return
+        lease = Lease(self._database, self._settings, self.name, claimed)
+        try:
+            self._publish(claimed, job, self._work(job, lease))
+        except execution.LeaseLostError:
+            if isinstance(job, EraseJob):
+                remove(job.target_uri)
+            raise
+
+    def _job(self, claimed: Claim) -> Job:
+        with self._database.transaction() as session:
+            return job_of(session, self._settings, claimed)
 
     def _publish(self, claimed: Claim, job: Job, outcome: Done | Failed) -> None:
         if isinstance(outcome, Done):
@@ -97,6 +125,12 @@ class Runner:
         if isinstance(outcome, Done):
             log.info("step_done", step=str(claimed.step_id), kind=claimed.kind)
             return
+        if outcome.permanent and uris_read(self._job(claimed)) != uris_read(job):
+            # An erasure moved the records while they were read: they can be read where they are.
+            outcome = Failed(outcome.problem, permanent=False)
+        self._fail(claimed, outcome)
+
+    def _fail(self, claimed: Claim, outcome: Failed) -> None:
         log.warning("step_failed", step=str(claimed.step_id), permanent=outcome.permanent)
         with self._database.transaction() as session:
             pipeline.fail_step(
@@ -110,18 +144,17 @@ class Runner:
 
     def _finish(self, claimed: Claim, job: Job, done: Done) -> Done | Failed:
         """Publish under the step's epoch; what cannot be published leaves no copy behind."""
-        published = False
         try:
             with self._database.transaction() as session:
                 pipeline.finish_step(session, claimed, done.result, utc_now())
-            published = True
         except execution.LeaseLostError:
             raise
         except AppError as error:
+            # Only what surely was not published goes: after any other error the commit may hold.
+            if isinstance(job, EraseJob):
+                remove(job.target_uri)
             return Failed(error.problem, permanent=False)
         finally:
             if "rows" in done.result:
                 Path(done.result["rows"]).unlink(missing_ok=True)
-            if isinstance(job, EraseJob) and not published and done.result["uri"] != job.uri:
-                remove(job.target_uri)
         return done

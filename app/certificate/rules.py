@@ -106,7 +106,8 @@ class ActionTaken:
         artifact: The artifact's name with the version that held the records.
         kind: What it is, as in `FoundArtifact`.
         state: Where the action ended: done, committed or not_reachable.
-        method: How, as `sisa` or `erase_records`; None where nothing could be done.
+        method: How, as `sisa` or `erase_records`, or `destroy` where a training was given up;
+            None where nothing could be done.
         guarantee: What the method promises; None where nothing could be done.
         reason: Why this method, or why it could not be reached, as the plan gave it.
         verdict: What the verification decided; None where there was nothing to measure.
@@ -163,7 +164,7 @@ class CertificateFacts:
         found: The artifacts that held records.
         actions: What was done, one for each artifact.
         commitments: The dated promises.
-        unknown_lineage: Models registered without what they were trained on.
+        unknown_lineage: Models and datasets of which nobody can say whether the person is in them.
         revision: 1 for the first certificate of the request, one more for each that replaces it.
         supersedes: SHA-256 of the statement that this revision replaces.
     """
@@ -263,9 +264,9 @@ def not_covered(facts: CertificateFacts) -> tuple[str, ...]:
         if action.state is ActionState.NOT_REACHABLE
     ]
     unknown = [
-        f"{model} is registered without its training data; whether it was trained on the person's "
-        "records is not known."
-        for model in facts.unknown_lineage
+        f"{name} is registered without its training data, or its data is not indexed; whether it "
+        "holds or was trained on the person's records is not known."
+        for name in facts.unknown_lineage
     ]
     return tuple(unreached + unknown)
 
@@ -304,6 +305,13 @@ def _action_limits(action: ActionTaken) -> list[str]:
     if action.state is ActionState.NOT_REACHABLE or action.kind == "dataset_version":
         return []
     limits = []
+    if action.method == "destroy":
+        return []
+    if action.kind == "model_version" and not action.before:
+        limits.append(
+            f"{action.artifact} was trained elsewhere: it is replaced where it was served from "
+            "here, but its weights are not in the artifact store, and copies of them may remain."
+        )
     if action.guarantee == "exact":
         limits.append(
             f"{action.artifact}: exact means that the new version is bit for bit what training "

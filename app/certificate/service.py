@@ -173,6 +173,9 @@ def _objects(session: Session, run: Run | None) -> tuple[Digests, Digests, tuple
     before = _digests(session, run.base_version_id)
     # An object that another version shared went with that version's run.
     gone = repository.destroyed_objects(session, run.model_id)
+    if run.kind == "destroy":
+        # What a live version has in common with the given up training is no part of it.
+        before = tuple(one for one in before if one.sha256 in gone)
     return (
         before,
         _digests(session, run.new_version_id),

@@ -16,6 +16,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "erase_records": "Erasing records",
     "train": "Training",
     "index": "Indexing",
+    "destroy": "Destroying what a failed run left",
 }
 
 

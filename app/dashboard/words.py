@@ -61,6 +61,7 @@ METHODS: Final[Mapping[str, str]] = {
     "retrain": "trains the whole model again without the records",
     "gradient_ascent": "pushes the present weights away from the records",
     "erase_records": "writes the file again without the records",
+    "destroy": "destroys what is stored of a training that failed",
 }
 
 GUARANTEES: Final[Mapping[str, str]] = {

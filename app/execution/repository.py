@@ -114,19 +114,29 @@ def put_checkpoint(session: Session, model_id: UUID, now: datetime, **values: An
     )
 
 
-def due_steps(session: Session, now: datetime) -> Sequence[Step]:
-    """Return steps whose turn it is and that nobody holds, or whose lease has run out."""
+def free_workers(session: Session, role: str, now: datetime, since: datetime) -> int:
+    """Return how many workers of a role were heard from since then, less the steps they hold."""
+    alive = select(func.count()).where(Worker.role == role, Worker.heartbeat_at >= since)
+    held = select(func.count()).where(
+        Step.queue == role, Step.state == "running", Step.lease_until >= now
+    )
+    return (session.scalar(alive) or 0) - (session.scalar(held) or 0)
+
+
+def due_steps(session: Session, queue: str, now: datetime, limit: int) -> Sequence[Step]:
+    """Return a queue's steps whose turn it is and that nobody holds, or whose lease has run out."""
     return session.scalars(
         select(Step)
         .join(Run, Run.id == Step.run_id)
         .where(
+            Step.queue == queue,
             Run.state.in_(["running", "promoting"]),
             Run.stage == Step.stage,
             or_(Step.state == "pending", (Step.state == "running") & (Step.lease_until < now)),
             or_(Step.not_before.is_(None), Step.not_before <= now),
         )
         .order_by(Step.id)
-        .limit(500)
+        .limit(limit)
     ).all()
 
 

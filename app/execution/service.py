@@ -19,6 +19,7 @@ from app.execution import repository
 from app.execution.rules import Claim, NewStep, after_failure, lease_until, retry_at
 from app.models import Run, Step
 
+MOST_RUNG = 500
 WORKER_SILENT_AFTER = timedelta(seconds=60)
 
 
@@ -180,9 +181,14 @@ def steps_done(session: Session, run: Run) -> bool:
 def sweep(session: Session, now: datetime) -> int:
     """Ring for every due step, open run and open request; return how many bells were rung.
 
-    Losing every message loses nothing: this rings again.
+    Losing every message loses nothing: this rings again. A compute step may keep its worker for
+    hours, so of those only as many are rung for as there are workers free, and one at least.
     """
-    due = repository.due_steps(session, now)
+    free = repository.free_workers(session, queue.COMPUTE, now, now - WORKER_SILENT_AFTER)
+    due = [
+        *repository.due_steps(session, queue.CONTROL, now, MOST_RUNG),
+        *repository.due_steps(session, queue.COMPUTE, now, min(max(free, 1), MOST_RUNG)),
+    ]
     for step in due:
         _ring_step(session, step)
     runs = repository.open_runs(session)

@@ -115,11 +115,13 @@ def destroy_key(session: Session, request: ErasureRequest, now: datetime) -> Non
 
 
 def has_begun(session: Session, request_id: UUID) -> bool:
-    """Say whether an action of the request has ended, so that something may be erased."""
-    ended = exists().where(
-        Action.request_id == request_id, Action.state.in_(["done", "committed", "promoting"])
+    """Say whether a run carries out, or has carried out, an action of the request."""
+    begun = exists().where(
+        Action.request_id == request_id,
+        Action.run_id.is_not(None),
+        Action.state.not_in(["planned", "failed", "not_reachable"]),
     )
-    return bool(session.scalar(select(ended)))
+    return bool(session.scalar(select(begun)))
 
 
 def lift_suppressions(session: Session, request_id: UUID, now: datetime) -> None:

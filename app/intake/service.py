@@ -258,10 +258,10 @@ def _call_off(
 ) -> ErasureRequest:
     request = lock(session, request_id)
     check_reason(session, settings, request, reason)
-    if request.state == RequestState.FAILED and repository.has_begun(session, request.id):
+    if repository.has_begun(session, request.id):
         raise ConflictError(
-            "Something was erased already; the request cannot be called off.",
-            advice="Retry it, so that it ends by its actions.",
+            "The erasure has begun; the request cannot be called off.",
+            advice="Resume or retry it, so that it ends by its actions.",
         )
     set_state(session, request, state, now, reason)
     repository.lift_suppressions(session, request.id, now)

@@ -6,17 +6,19 @@ from pathlib import Path
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import func, select, text, update
+from sqlalchemy import exists, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.models import (
     Artifact,
+    Commitment,
     Dataset,
     DatasetVersion,
     Deployment,
     Edge,
     ErasedRecord,
+    ErasureRequest,
     Model,
     ModelInput,
     ModelVersion,
@@ -44,6 +46,18 @@ def dataset_version(session: Session, name: str, version: str) -> DatasetVersion
         .join(Dataset, Dataset.id == DatasetVersion.dataset_id)
         .where(Dataset.name == name, DatasetVersion.version == version)
     )
+
+
+def uri_is_taken(session: Session, uri: str) -> bool:
+    """Say whether a dataset version's files lie there, within it or around it."""
+    taken = func.rtrim(DatasetVersion.uri, "/")
+    path = uri.rstrip("/")
+    query = select(DatasetVersion.id).where(
+        (taken == path)
+        | func.starts_with(taken, f"{path}/")
+        | func.starts_with(literal(path), taken.concat("/"))
+    )
+    return session.scalar(query.limit(1)) is not None
 
 
 def ensure_artifact(
@@ -161,6 +175,15 @@ def suppressions(session: Session, after: UUID | None, limit: int) -> Sequence[S
     if after is not None:
         query = query.where(Suppression.id > after)
     return session.scalars(query.order_by(Suppression.id).limit(limit)).all()
+
+
+def is_relied_on(session: Session, request_id: UUID) -> bool:
+    """Say whether a request is open, or has a promise that is not kept yet."""
+    open_request = exists().where(
+        ErasureRequest.id == request_id, ErasureRequest.closed_at.is_(None)
+    )
+    promised = exists().where(Commitment.request_id == request_id, Commitment.kept_at.is_(None))
+    return bool(session.scalar(select(open_request | promised)))
 
 
 def lift_suppression(

@@ -54,6 +54,20 @@ class SourceMovedError(ConflictError):
     advice = "Nothing to do: the step is tried again on the present file."
 
 
+class UriTakenError(ConflictError):
+    """Files of another dataset version lie at this URI, within it or around it."""
+
+    slug = "uri-taken"
+    advice = "Give each version files of its own: an erasure rewrites them and removes the old."
+
+
+class SuppressionNeededError(ConflictError):
+    """The request is open, or an exact retraining without the records is still promised."""
+
+    slug = "suppression-needed"
+    advice = "Wait until the request has closed and GET /v1/commitments shows its promise as kept."
+
+
 class NameTakenError(ConflictError):
     """This name is taken."""
 
@@ -91,8 +105,11 @@ def add_dataset_version(
     Raises:
         DatasetNotFoundError: there is no such dataset.
         NameTakenError: the dataset has that version.
+        UriTakenError: another version's files lie there.
     """
     dataset = get_dataset(session, name)
+    if repository.uri_is_taken(session, body.uri):
+        raise UriTakenError
     artifact = repository.ensure_artifact(
         session, "dataset_version", name, body.version, "complete", now
     )
@@ -219,9 +236,10 @@ def _new_version(
         artifact_id=artifact.id,
         state="training",
         method=method,
-        shards=model.shards,
-        slices=model.slices,
-        holdout_from=model.holdout_from,
+        # Of a training elsewhere no shard is known, and nobody was held out.
+        shards=1,
+        slices=1,
+        holdout_from=BUCKETS,
         created_at=now,
     )
     session.add(row)
@@ -255,7 +273,8 @@ def deploy(session: Session, body: DeploymentIn, now: datetime) -> Deployment:
     Raises:
         ModelNotFoundError: the model has no such live version.
     """
-    model = get_model(session, body.model)
+    # Locked: a version that is being replaced is not put into service beside its successor.
+    model = get_model(session, body.model, lock=True)
     version = repository.live_version(session, model.id, body.version)
     if version is None:
         raise ModelNotFoundError("The model has no such live version.")
@@ -302,10 +321,13 @@ def lift_suppression(session: Session, suppression_id: UUID, reason: str, now: d
 
     Raises:
         NotFoundError: there is no such suppression in force.
+        SuppressionNeededError: an erasure still relies on it.
     """
     row = session.get(Suppression, suppression_id)
     if row is None or row.lifted_at is not None:
         raise NotFoundError("No suppression in force has this id.")
+    if repository.is_relied_on(session, row.request_id):
+        raise SuppressionNeededError
     repository.lift_suppression(session, row, reason, now)
     audit.record(session, "suppression_lifted", now, suppression=suppression_id)
 

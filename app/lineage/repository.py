@@ -65,7 +65,7 @@ ORDER BY d.name, v.version
 )
 
 # A version in training from scratch has its manifest already; one in training from another version
-# replaces that one, whose action follows it.
+# replaces that one, whose action follows it, unless that one left the record out.
 SHARDS = (
     FOUND
     + """
@@ -77,11 +77,34 @@ JOIN model_version m ON m.id = i.model_version_id
 JOIN model ON model.id = m.model_id
 LEFT JOIN manifest_exclusion x ON x.model_version_id = m.id
     AND x.dataset_version_id = f.dataset_version_id AND x.record_no = f.record_no
-WHERE (m.state = 'live' OR (m.state = 'training' AND m.base_version_id IS NULL))
+LEFT JOIN manifest_exclusion b ON b.model_version_id = m.base_version_id
+    AND b.dataset_version_id = f.dataset_version_id AND b.record_no = f.record_no
+WHERE (
+    m.state = 'live'
+    OR (m.state = 'training' AND (m.base_version_id IS NULL OR b.record_no IS NOT NULL))
+)
     AND f.bucket < m.holdout_from
     AND x.record_no IS NULL
 GROUP BY m.artifact_id, m.id, model.name, m.version, shard, slice
 ORDER BY model.name, m.version, shard, slice
+"""
+)
+
+# Whatever was made from a file before an erasure, or from a version that is gone, is still there.
+EVER = (
+    FOUND
+    + """
+SELECT v.artifact_id
+FROM found f
+JOIN dataset_version v ON v.id = f.dataset_version_id
+UNION
+SELECT m.artifact_id
+FROM found f
+JOIN model_input i ON i.dataset_version_id = f.dataset_version_id
+JOIN model_version m ON m.id = i.model_version_id
+LEFT JOIN manifest_exclusion x ON x.model_version_id = m.id
+    AND x.dataset_version_id = f.dataset_version_id AND x.record_no = f.record_no
+WHERE f.bucket < m.holdout_from AND x.record_no IS NULL
 """
 )
 
@@ -104,10 +127,20 @@ WHERE a.destroyed_at IS NULL AND a.kind <> 'deployment' AND a.id <> ALL(CAST(:st
 ORDER BY a.kind, a.name, a.version
 """
 
+# Nobody said what it was made from, or nobody read yet who is in it.
 UNKNOWN = """
+WITH unread AS (SELECT id, artifact_id FROM dataset_version WHERE state <> 'indexed')
 SELECT a.id, a.kind, a.name, a.version
 FROM artifact a
-WHERE a.lineage = 'unknown' AND a.destroyed_at IS NULL
+WHERE a.destroyed_at IS NULL AND (
+    a.lineage = 'unknown'
+    OR a.id IN (SELECT artifact_id FROM unread)
+    OR a.id IN (
+        SELECT m.artifact_id FROM model_version m
+        JOIN model_input i ON i.model_version_id = m.id
+        JOIN unread u ON u.id = i.dataset_version_id
+    )
+)
 ORDER BY a.kind, a.name, a.version
 """
 
@@ -145,14 +178,15 @@ def _shards(cells: dict[int, dict[int, int]]) -> tuple[FoundShard, ...]:
     )
 
 
-def found_derived(session: Session, start: Sequence[int]) -> tuple[FoundDerived, ...]:
-    """Return artifacts reached from `start` by edges, however long ago."""
-    rows = session.execute(text(DERIVED), {"start": list(start)})
+def found_derived(session: Session, keys: Sequence[UUID]) -> tuple[FoundDerived, ...]:
+    """Return artifacts reached by edges from all that ever held the person's records."""
+    start = list(session.scalars(text(EVER), _keys(keys)))
+    rows = session.execute(text(DERIVED), {"start": start})
     return tuple(FoundDerived(*row) for row in rows)
 
 
 def unknown_lineage(session: Session) -> tuple[FoundDerived, ...]:
-    """Return artifacts of which nobody said what they were made from."""
+    """Return artifacts that nobody can say of whether the person is in them."""
     return tuple(FoundDerived(*row) for row in session.execute(text(UNKNOWN)))
 
 

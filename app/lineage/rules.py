@@ -56,7 +56,7 @@ class FoundDerived:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Everything that the person reached, and the models whose lineage is unknown."""
+    """Everything that the person reached; `unknown` is what nobody can say it of."""
 
     datasets: tuple[FoundRecords, ...]
     models: tuple[FoundModel, ...]

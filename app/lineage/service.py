@@ -12,13 +12,10 @@ from app.lineage.rules import Trace
 
 def trace_subject(session: Session, keys: Sequence[UUID]) -> Trace:
     """Return everything that the subject keys reached, over the whole history."""
-    datasets = repository.found_records(session, keys)
-    models = repository.found_models(session, keys)
-    start = [one.artifact_id for one in datasets] + [one.artifact_id for one in models]
     return Trace(
-        datasets=datasets,
-        models=models,
-        derived=repository.found_derived(session, start),
+        datasets=repository.found_records(session, keys),
+        models=repository.found_models(session, keys),
+        derived=repository.found_derived(session, keys),
         unknown=repository.unknown_lineage(session),
     )
 

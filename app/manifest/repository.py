@@ -33,19 +33,35 @@ def lock_manifests(session: Session) -> None:
     session.execute(text("SELECT pg_advisory_xact_lock(hashtext('lethe.manifests'))"))
 
 
+# Whom a suppressed key names, by the other keys of the same person in each dataset as well: what
+# was indexed after the request need not carry the identifier that the request gave. As the trace.
 EXCLUDE = """
+WITH direct AS (
+    SELECT s.received_at, r.dataset_version_id, r.record_no, r.bucket, r.role, r.owner_key,
+        v.dataset_id
+    FROM suppression s
+    JOIN subject_record r ON r.subject_key = s.subject_key
+    JOIN dataset_version v ON v.id = r.dataset_version_id
+    WHERE s.lifted_at IS NULL
+), found AS (
+    SELECT received_at, dataset_version_id, record_no, bucket FROM direct
+    UNION
+    SELECT o.received_at, r.dataset_version_id, r.record_no, r.bucket
+    FROM (SELECT DISTINCT received_at, dataset_id, owner_key FROM direct WHERE role <> 2) o
+    JOIN dataset_version v ON v.dataset_id = o.dataset_id
+    JOIN subject_record r ON r.subject_key = o.owner_key AND r.dataset_version_id = v.id
+    WHERE r.role = 0
+)
 INSERT INTO manifest_exclusion (model_version_id, dataset_version_id, record_no, bucket)
 SELECT :version, s.dataset_version_id, s.record_no, s.bucket
 FROM suppressed_record s JOIN model_input i ON i.dataset_version_id = s.dataset_version_id
 WHERE i.model_version_id = :version AND s.lifted_at IS NULL
 UNION
-SELECT :version, r.dataset_version_id, r.record_no, r.bucket
-FROM suppression s
-JOIN subject_record r ON r.subject_key = s.subject_key
-JOIN dataset_version v ON v.id = r.dataset_version_id
+SELECT :version, f.dataset_version_id, f.record_no, f.bucket
+FROM found f
+JOIN dataset_version v ON v.id = f.dataset_version_id
 JOIN model_input i ON i.dataset_version_id = v.id AND i.model_version_id = :version
-WHERE s.lifted_at IS NULL
-    AND (v.collected_at IS NULL OR v.collected_at <= s.received_at)
+WHERE v.collected_at IS NULL OR v.collected_at <= f.received_at
 """
 
 
@@ -134,13 +150,19 @@ def checkpoints(session: Session, model_id: UUID, shard: int) -> dict[str, str]:
 
 
 def inputs(session: Session, version_id: UUID) -> Sequence[tuple[DatasetVersion, Dataset]]:
-    """Return what a model version is trained on."""
+    """Return what a model version is trained on.
+
+    An erasure is published before or after this transaction: a file's place and the numbers of the
+    records that it no longer holds belong together.
+    """
     query = (
         select(DatasetVersion, Dataset)
         .join(Dataset, Dataset.id == DatasetVersion.dataset_id)
         .join(ModelInput, ModelInput.dataset_version_id == DatasetVersion.id)
         .where(ModelInput.model_version_id == version_id)
         .order_by(Dataset.name, DatasetVersion.version)
+        .with_for_update(read=True, of=DatasetVersion)
+        .execution_options(populate_existing=True)
     )
     return [(version, dataset) for version, dataset in session.execute(query)]
 
@@ -277,8 +299,20 @@ def still_in_manifest(session: Session, request_id: UUID, version: ModelVersion)
 
 
 def erased_digests(session: Session, request_ids: Sequence[UUID]) -> tuple[str, ...]:
-    """Return the keyed digests, in hex, of the records that these requests erased from files."""
-    query = select(ErasedRecord.digest).where(ErasedRecord.request_id.in_(request_ids))
+    """Return the keyed digests, in hex, of these requests' records that are in no file any more.
+
+    Another request of the same person may have been the one that erased them.
+    """
+    query = (
+        select(ErasedRecord.digest)
+        .distinct()
+        .join(
+            SuppressedRecord,
+            (SuppressedRecord.dataset_version_id == ErasedRecord.dataset_version_id)
+            & (SuppressedRecord.record_no == ErasedRecord.record_no),
+        )
+        .where(SuppressedRecord.request_id.in_(request_ids))
+    )
     return tuple(sorted(digest.hex() for digest in session.scalars(query)))
 
 

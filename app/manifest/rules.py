@@ -122,14 +122,26 @@ class EraseJob:
 
 @dataclass(frozen=True, slots=True)
 class DestroyJob:
-    """Delete stored objects of a model, or files that were replaced."""
+    """Delete files, and of a model's objects all but those in use."""
 
     prefix: str | None
     objects: tuple[str, ...]
+    in_use: frozenset[str]
     uris: tuple[str, ...]
 
 
 Job = IndexJob | TrainShardJob | UnlearnJob | EvaluateJob | EraseJob | DestroyJob
+
+
+def uris_read(job: Job) -> tuple[str, ...]:
+    """Return where a job reads records; an erasure that is published meanwhile moves them."""
+    match job:
+        case IndexJob() | EraseJob():
+            return (job.uri,)
+        case DestroyJob():
+            return ()
+        case _:
+            return tuple(one.uri for one in job.model.sources)
 
 
 def model_prefix(model_id: UUID) -> str:
@@ -147,9 +159,13 @@ def slice_of(bucket: int, shards: int, slices: int) -> int:
     return (bucket // shards) % slices
 
 
-def erased_uri(uri: str, step_id: UUID) -> str:
-    """Return where the rewritten file goes: beside the old one, its format's suffixes kept."""
+def erased_uri(uri: str, step_id: UUID, epoch: int) -> str:
+    """Return where the rewritten file goes: beside the old one, its format's suffixes kept.
+
+    Each claim of a step has a place of its own, so that a late worker never touches the file that
+    another one has published.
+    """
     folder, _, name = uri.rstrip("/").rpartition("/")
     stem, dot, suffixes = name.partition(".")
     stem = stem.split("~", 1)[0]
-    return f"{folder}/{stem}~{step_id.hex[-12:]}{dot}{suffixes}"
+    return f"{folder}/{stem}~{step_id.hex[-12:]}-{epoch}{dot}{suffixes}"

@@ -32,6 +32,14 @@ def successor(session: Session, version_id: UUID) -> ModelVersion:
     return repository.successor(session, session.get_one(ModelVersion, version_id))
 
 
+def is_given_up(session: Session, run: Run) -> bool:
+    """Say whether the version that a run is to unlearn from failed: it was never anybody's."""
+    if run.base_version_id is None:
+        return False
+    base = successor(session, run.base_version_id)
+    return base.state in {"failed", "destroyed"} and base.promoted_at is None
+
+
 def _lay_out_training(session: Session, run: Run, now: datetime) -> list[NewStep]:
     model = session.get_one(Model, run.model_id)
     version = _new_version(session, run, model, None, now)
@@ -59,7 +67,7 @@ def _lay_out_unlearning(session: Session, run: Run, now: datetime) -> list[NewSt
         repository.copy_slices(session, base.id, version.id, hit)
         return [_shard_step("unlearn", shard) for shard in sorted(hit)]
     repository.exclude_suppressed(session, version.id)
-    shards = list(range(base.shards))
+    shards = list(range(version.shards))
     if run.method == "sisa":
         shards = repository.newly_excluded_shards(session, base, version.id)
     repository.copy_slices(session, base.id, version.id, shards)
@@ -75,7 +83,8 @@ def _new_version(
 ) -> ModelVersion:
     number = repository.next_version(session, model)
     artifact = repository.add_artifact(session, model.name, str(number), now)
-    layout = model if base is None else base
+    # A version that was trained elsewhere has no shards to keep to.
+    layout = model if base is None or base.method == "external" else base
     version = ModelVersion(
         model_id=model.id,
         version=number,

@@ -99,6 +99,14 @@ def replan(action: Action, planned: PlannedAction) -> None:
     action.reason, action.commitment_due_at = planned.reason, planned.commitment_due_at
 
 
+def give_up(action: Action) -> None:
+    """Say that an action's version was never finished, and what is stored of it is destroyed."""
+    tried = {"method": action.method, "reason": action.reason}
+    action.plan = {**action.plan, "tried": [*action.plan.get("tried", []), tried]}
+    action.method, action.guarantee, action.commitment_due_at = "destroy", "exact", None
+    action.reason = "Its training failed; what was stored of it is destroyed."
+
+
 def commitment_dates(session: Session, action: Action, now: datetime) -> tuple[datetime, datetime]:
     """Return when an action's promised exact retraining may start, and by when it is due."""
     if action.model_version_id is None or action.commitment_due_at is None:

@@ -3,38 +3,38 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import CompoundSelect, delete, select, union
+from sqlalchemy import CompoundSelect, Select, delete, select, union
 from sqlalchemy.orm import Session
 
 from app.models import Checkpoint, ModelSlice, ModelVersion
 
 IN_USE = ("live", "training")
 Digests = CompoundSelect[str | None, str | None]
+Pairs = Select[str | None, str | None]
 
 
 def unneeded_objects(session: Session, model_id: UUID) -> list[str]:
     """Return a model's stored objects that no live version and no version in training needs."""
-    slices = (
-        select(ModelSlice.object_digest, ModelSlice.manifest_digest)
-        .join(ModelVersion, ModelVersion.id == ModelSlice.model_version_id)
-        .where(ModelVersion.model_id == model_id)
-    )
-    versions = select(ModelVersion.manifest_digest, ModelVersion.manifest_digest).where(
-        ModelVersion.model_id == model_id
-    )
     stored = select(Checkpoint.object_digest, Checkpoint.manifest_digest).where(
         Checkpoint.model_id == model_id
     )
-    used: Digests = union(
-        slices.where(ModelVersion.state.in_(IN_USE)),
-        versions.where(ModelVersion.state.in_(IN_USE)),
+    ever: Digests = union(*_of_versions(model_id, ("superseded", "failed")), stored)
+    return sorted(_digests(session, ever) - objects_in_use(session, model_id))
+
+
+def objects_in_use(session: Session, model_id: UUID) -> set[str]:
+    """Return the stored objects that a model's live versions and one in training are made of."""
+    return _digests(session, union(*_of_versions(model_id, IN_USE)))
+
+
+def _of_versions(model_id: UUID, states: Sequence[str]) -> tuple[Pairs, Pairs]:
+    those = (ModelVersion.model_id == model_id) & ModelVersion.state.in_(states)
+    slices = (
+        select(ModelSlice.object_digest, ModelSlice.manifest_digest)
+        .join(ModelVersion, ModelVersion.id == ModelSlice.model_version_id)
+        .where(those)
     )
-    ever: Digests = union(
-        slices.where(ModelVersion.state.in_(["superseded", "failed"])),
-        versions.where(ModelVersion.state.in_(["superseded", "failed"])),
-        stored,
-    )
-    return sorted(_digests(session, ever) - _digests(session, used))
+    return slices, select(ModelVersion.manifest_digest, ModelVersion.manifest_digest).where(those)
 
 
 def _digests(session: Session, query: Digests) -> set[str]:

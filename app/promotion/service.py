@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.audit import service as audit
-from app.models import Artifact, ModelVersion, Run
+from app.execution.rules import NewStep
+from app.models import Artifact, Model, ModelVersion, Run
 from app.promotion import repository
 
 
@@ -40,6 +41,8 @@ def publish_version(session: Session, run: Run, now: datetime) -> None:
 
 def promote_version(session: Session, run: Run, now: datetime) -> list[str]:
     """Put a run's new version in its base's place; return the stored objects to destroy."""
+    # As a deployment does: it serves the old version before this, and is switched, or the new one.
+    session.get_one(Model, run.model_id, with_for_update=True)
     base = session.get_one(ModelVersion, run.base_version_id)
     version = session.get_one(ModelVersion, run.new_version_id)
     base.state, base.superseded_at = "superseded", now
@@ -61,6 +64,12 @@ def discard_version(session: Session, run: Run, now: datetime) -> None:
     if run.new_version_id is not None:
         version = session.get_one(ModelVersion, run.new_version_id)
         version.state, version.superseded_at = "failed", now
+
+
+def lay_out_destruction(session: Session, run: Run) -> list[NewStep]:
+    """Return the step that destroys what a run that failed has left."""
+    objects = [] if run.model_id is None else repository.unneeded_objects(session, run.model_id)
+    return [("destroy", "all", {"objects": objects, "uris": run.parameters.get("uris", [])})]
 
 
 def store_destruction(session: Session, run: Run, result: dict[str, Any], now: datetime) -> None:

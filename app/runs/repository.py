@@ -1,6 +1,6 @@
 """SQL of runs: queued, joined, one at a time on a model."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -47,10 +47,17 @@ def model_is_busy(session: Session, model_id: UUID, besides: UUID) -> bool:
     busy = exists().where(
         Run.model_id == model_id,
         Run.id != besides,
-        Run.kind.in_(["train", "unlearn"]),
         Run.state.in_(ACTIVE),
     )
     return bool(session.scalar(select(busy)))
+
+
+def is_retraining(session: Session, model_id: UUID, methods: Collection[str]) -> bool:
+    """Say whether a run by one of these methods is changing the model now."""
+    active = exists().where(
+        Run.model_id == model_id, Run.method.in_(methods), Run.state.in_(ACTIVE)
+    )
+    return bool(session.scalar(select(active)))
 
 
 def waiting_runs(session: Session, model_id: UUID) -> Sequence[UUID]:

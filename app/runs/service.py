@@ -11,7 +11,7 @@ from app.audit import service as audit
 from app.core import queue
 from app.core.errors import ConflictError, NotFoundError, Problem
 from app.core.lifecycle import ActionState, RunState, move
-from app.manifest.rules import EXACT_METHODS
+from app.manifest.rules import EXACT_METHODS, erased_uri
 from app.models import Action, DatasetVersion, Model, ModelVersion, Run, Step
 from app.runs import repository
 from app.runs.schemas import RunOut, StepOut
@@ -157,6 +157,24 @@ def queue_unlearning(session: Session, base: ModelVersion, method: str, now: dat
     return _queue(session, run, now)
 
 
+def queue_destruction(session: Session, run: Run, now: datetime) -> None:
+    """Queue the destruction of what a failed run has stored and nobody will use."""
+    if run.new_version_id is not None:
+        _queue(session, Run(kind="destroy", model_id=run.model_id), now)
+    elif run.kind == "erase_records":
+        destroyed = Run(
+            kind="destroy",
+            dataset_version_id=run.dataset_version_id,
+            parameters={"uris": replaced_files(session, run)},
+        )
+        _queue(session, destroyed, now)
+
+
+def is_retraining(session: Session, model_id: UUID) -> bool:
+    """Say whether an exact run is changing a model now; one that is queued can be joined."""
+    return repository.is_retraining(session, model_id, EXACT_METHODS)
+
+
 def _predicted(action: Action) -> float:
     chosen = [one for one in action.plan["candidates"] if one["chosen"]]
     return float(chosen[0]["predicted_seconds"] or 0.0) if chosen else 0.0
@@ -186,9 +204,15 @@ def start(session: Session, run: Run, now: datetime) -> None:
 
 
 def replaced_files(session: Session, run: Run) -> list[str]:
-    """Return the files that a finished erasure has replaced."""
-    results = [one.result or {} for one in repository.steps(session, run.id)]
-    return [one["source_uri"] for one in results if one.get("digests")]
+    """Return what an erasure leaves over: the file it replaced, copies of claims that were lost."""
+    files = []
+    for step in repository.stage_steps(session, run.id, 0):
+        result = step.result or {}
+        uri = session.get_one(DatasetVersion, run.dataset_version_id).uri
+        copies = {erased_uri(uri, step.id, epoch) for epoch in range(1, step.epoch + 1)}
+        replaced = {result["source_uri"]} if result.get("digests") else set()
+        files += sorted((copies | replaced) - {uri})
+    return files
 
 
 def seconds_per_record_pass(session: Session, run: Run) -> float | None:

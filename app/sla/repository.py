@@ -1,7 +1,6 @@
 """SQL for clocks and promises."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import select
@@ -27,9 +26,9 @@ def commitments(session: Session) -> Sequence[tuple[Commitment, Model]]:
     return [(one, model) for one, model in session.execute(query.order_by(Commitment.due_at))]
 
 
-def startable_commitments(session: Session, now: datetime) -> Sequence[Commitment]:
-    """Return open promises whose retraining may start."""
-    query = select(Commitment).where(Commitment.kept_at.is_(None), Commitment.starts_at <= now)
+def unkept_commitments(session: Session) -> Sequence[Commitment]:
+    """Return open promises, earliest due first."""
+    query = select(Commitment).where(Commitment.kept_at.is_(None))
     return session.scalars(query.order_by(Commitment.due_at)).all()
 
 

@@ -140,9 +140,9 @@ def bring_forward(session: Session, commitment_id: UUID, now: datetime) -> Commi
     return commitment
 
 
-def startable(session: Session, now: datetime) -> Sequence[Commitment]:
-    """Return open promises whose retraining may start."""
-    return repository.startable_commitments(session, now)
+def unkept(session: Session) -> Sequence[Commitment]:
+    """Return every open promise, earliest due first."""
+    return repository.unkept_commitments(session)
 
 
 def open_commitments(session: Session, model_id: UUID | None) -> Sequence[Commitment]:

@@ -129,7 +129,7 @@ def test_a_recipe_that_does_not_fit_fails_its_run_and_changes_nothing_served(
     assert named in told(run["failure"])
     assert "person1@example.org" not in json.dumps(run)
     assert served(town) == []
-    assert town.version("m", 1)["state"] == "failed"
+    assert town.version("m", 1)["state"] == "destroyed"
     refusal = {"name": "live", "model": "m"}
     town.refused(Role.ENGINEER, 404, "POST", "/v1/deployments", refusal)
 

@@ -58,6 +58,8 @@ def evaluate(job: EvaluateJob, desk: Desk) -> Result:
         before = _model(task, job.model, job.before, desk)
         scores_before = {name: _score(task, before, getattr(sets, name)) for name in _SETS}
         checks = _checks(job, sets, scores_before, scores_after, desk)
+    elif _is_exact_erasure(job, sets):  # from a version trained elsewhere, which cannot be scored
+        checks = [_process(job, sets, desk)]
     desk.on_progress(0.9)
     return {
         "manifest_digest": _store_manifest(job, desk),
@@ -107,7 +109,7 @@ def _checks(
     job: EvaluateJob, sets: _Sets, before: dict[str, Scores], after: dict[str, Scores], desk: Desk
 ) -> list[Evidence]:
     checks = []
-    if job.method in EXACT_METHODS and (sets.forget or job.erased_digests):
+    if _is_exact_erasure(job, sets):
         checks.append(_process(job, sets, desk))
     if sets.forget and sets.holdout:
         forget_subjects, holdout_subjects = (
@@ -136,6 +138,10 @@ def _checks(
         if getattr(sets, name)
     ]
     return checks
+
+
+def _is_exact_erasure(job: EvaluateJob, sets: _Sets) -> bool:
+    return job.method in EXACT_METHODS and bool(sets.forget or job.erased_digests)
 
 
 def _process(job: EvaluateJob, sets: _Sets, desk: Desk) -> Evidence:
