@@ -32,7 +32,7 @@ from workers.steps.train import train
 
 LEASE_SECONDS = 2.0
 # Long enough that a slice takes about a second, so that there is a middle to be killed in.
-SLOW = CLASSIFIER | {"training": {"epochs": 120, "batch_size": 1}}
+SLOW = CLASSIFIER | {"training": {"epochs": 300, "batch_size": 1}}
 SHARDS, SLICES = 2, 3
 
 
