@@ -1,8 +1,10 @@
 import pytest
 from sklearn.datasets import load_digits
 
+from tests.unlearn.plain_cases import NOTES, context_of, lm
 from tests.unlearn.unlearn_cases import Rows, Training, digits_task, lm_params
 from workers.recipes import make_task
+from workers.unlearn.method import Context
 from workers.unlearn.seeds import deterministic
 from workers.unlearn.task import Task
 
@@ -43,3 +45,10 @@ def cnn_task() -> Task:
 @pytest.fixture
 def lm_task() -> Task:
     return make_task("causal_lm", lm_params())
+
+
+@pytest.fixture(params=["classifier", "causal_lm"])
+def context(request: pytest.FixtureRequest, digit_rows: Rows) -> Context:
+    if request.param == "classifier":
+        return context_of(digits_task(), digit_rows[:10])
+    return context_of(lm(), NOTES)

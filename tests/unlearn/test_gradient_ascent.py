@@ -7,14 +7,9 @@ from torch import nn
 
 from tests.unlearn.unlearn_cases import Rows, Training, digits_task, lm_params
 from workers.recipes import make_task
-from workers.unlearn import METHODS
 from workers.unlearn.aggregate import Ensemble
-from workers.unlearn.gradient_ascent import (
-    REACHED_SHARE,
-    GradientAscentParams,
-    Unlearned,
-    gradient_ascent,
-)
+from workers.unlearn.gradient_ascent import GradientAscentParams, gradient_ascent
+from workers.unlearn.guarded import REACHED_SHARE, Unlearned
 from workers.unlearn.sisa import Cancelled, restore
 from workers.unlearn.state import read_model
 from workers.unlearn.task import Examples, Task
@@ -264,14 +259,3 @@ def test_parameters_out_of_bounds_are_refused() -> None:
     for changes in ({"learning_rate": 0}, {"max_steps": 0}, {"alpha": -1}, {"beta": 1}):
         with pytest.raises(ValidationError):
             GradientAscentParams.model_validate(changes)
-
-
-def test_methods_say_what_they_guarantee_and_require() -> None:
-    assert {name: method.guarantee for name, method in METHODS.items()} == {
-        "retrain": "exact",
-        "sisa": "exact",
-        "gradient_ascent": "approximate",
-    }
-    assert all(name == method.name for name, method in METHODS.items())
-    assert METHODS["gradient_ascent"].requires == {"forget", "retain", "holdout"}
-    assert METHODS["gradient_ascent"].params is GradientAscentParams

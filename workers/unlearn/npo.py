@@ -1,0 +1,50 @@
+"""Negative preference optimisation: an ascent that slows down as the records are forgotten.
+
+Zhang et al., "Negative Preference Optimization", 2024 (arXiv 2404.05868), equation 3, with a
+retain term. The model before is needed for one number per record to forget.
+"""
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from workers.unlearn.aggregate import Ensemble
+from workers.unlearn.descent import Batch, Descent, DescentParams
+from workers.unlearn.method import Context, Move
+from workers.unlearn.task import IGNORED, Examples, Task
+
+
+class NpoParams(DescentParams):
+    """How to weigh.
+
+    Attributes:
+        beta: inverse temperature; towards 0 the method becomes gradient ascent.
+        gamma: weight of the forget set's term.
+        alpha: weight of the retain set's descent.
+    """
+
+    beta: float = Field(default=0.1, gt=0, le=100, allow_inf_nan=False)
+    gamma: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
+    alpha: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
+
+
+def npo(context: Context, params: NpoParams) -> Move:
+    """Minimise gamma · mean[-(2/beta) log sigmoid(beta · (s - s_before))] + alpha · NLL(retain).
+
+    s is the negative log likelihood of a whole record, summed over its predictions.
+    """
+    task, model, beta = context.task, context.model, params.beta
+    means = Ensemble(task, (model,)).losses(context.forget)
+    before = means * _predictions(task, context.forget)
+
+    def loss(batch: Batch) -> Tensor:
+        sums = task.losses(model, batch.forget) * _predictions(task, batch.forget)
+        rise = sums - before[batch.forget_at].to(sums.device)
+        forget = -2 / beta * functional.logsigmoid(beta * rise).mean()
+        return params.gamma * forget + params.alpha * task.losses(model, batch.retain).mean()
+
+    return Descent(context, params, loss)
+
+
+def _predictions(task: Task, examples: Examples) -> Tensor:
+    return (task.targets(examples) != IGNORED).sum(-1)
