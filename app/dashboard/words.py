@@ -60,6 +60,13 @@ METHODS: Final[Mapping[str, str]] = {
     "sisa": "trains only the shards again that held the records",
     "retrain": "trains the whole model again without the records",
     "gradient_ascent": "pushes the present weights away from the records",
+    "grad_diff": "pushes the weights away from the records and holds them on the rest",
+    "npo": "prefers not to say the records, measured against the version before",
+    "simnpo": "prefers not to say the records, without a reference",
+    "scrub": "disobeys the version before on the records, obeys it on the rest",
+    "ssd": "dampens the weights that matter most to the records",
+    "rmu": "scrambles what one layer makes of the records",
+    "fine_tune": "trains on with the rest, so that the records fade",
     "erase_records": "writes the file again without the records",
     "destroy": "destroys what is stored of a training that failed",
 }

@@ -11,6 +11,19 @@ from app.core.identifiers import IDENTIFIER_TYPE_PATTERN
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
+MethodName = Literal[
+    "sisa",
+    "retrain",
+    "gradient_ascent",
+    "grad_diff",
+    "npo",
+    "simnpo",
+    "scrub",
+    "ssd",
+    "rmu",
+    "fine_tune",
+]
+
 
 class Column(BaseModel):
     """A column that names people, and what kind of identifier it holds."""
@@ -71,7 +84,10 @@ class PolicyIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     minimum_guarantee: Literal["exact", "certified", "approximate"] = "approximate"
-    allowed_methods: list[str] | None = None
+    allowed_methods: list[MethodName] | None = Field(
+        default=None,
+        description="None: exact methods, else gradient ascent. Others are used only if named here",
+    )
     exact_not_before: Moment | None = None
     retraining_every_days: int | None = Field(default=None, ge=1, le=3650)
     method_parameters: dict[str, dict[str, Any]] = Field(

@@ -17,9 +17,24 @@ Guarantee = Literal["exact", "certified", "approximate"]
 _STRENGTH: Final[Mapping[Guarantee, int]] = MappingProxyType(
     {"exact": 2, "certified": 1, "approximate": 0}
 )
+# In order of preference where guarantee and cost are the same.
 METHOD_GUARANTEES: Final[Mapping[str, Guarantee]] = MappingProxyType(
-    {"sisa": "exact", "retrain": "exact", "gradient_ascent": "approximate"}
+    {
+        "sisa": "exact",
+        "retrain": "exact",
+        "gradient_ascent": "approximate",
+        "grad_diff": "approximate",
+        "npo": "approximate",
+        "simnpo": "approximate",
+        "scrub": "approximate",
+        "ssd": "approximate",
+        "rmu": "approximate",
+        "fine_tune": "approximate",
+    }
 )
+# The others are considered only where the model's policy names them.
+DEFAULT_METHODS: Final = ("sisa", "retrain", "gradient_ascent")
+_PREFERENCE: Final = {method: place for place, method in enumerate(METHOD_GUARANTEES)}
 DEFAULT_RETRAINING_DAYS: Final = 30
 
 # Passes over the forget set, each with as many retained records, before ascent gives up.
@@ -144,8 +159,8 @@ class _Option:
     shards: tuple[int, ...]
 
     @property
-    def rank(self) -> tuple[int, float, str]:
-        return (-_STRENGTH[self.guarantee], self.seconds, self.method)
+    def rank(self) -> tuple[int, float, int]:
+        return (-_STRENGTH[self.guarantee], self.seconds, _PREFERENCE[self.method])
 
 
 def plan_model(facts: ModelFacts, *, due_at: datetime, now: datetime) -> PlannedAction:
@@ -162,7 +177,7 @@ def plan_model(facts: ModelFacts, *, due_at: datetime, now: datetime) -> Planned
     """
     obstacles = _obstacles(facts)
     options = [
-        _option(facts, method, now) for method in METHOD_GUARANTEES if method not in obstacles
+        _option(facts, method, now) for method in _considered(facts) if method not in obstacles
     ]
     if not options:
         return _nothing_to_choose(facts, obstacles)
@@ -191,7 +206,7 @@ def stronger(
         return None
     obstacles = _obstacles(facts) | {tried: "It was tried, and its verdict was not a pass."}
     options = [
-        _option(facts, method, now) for method in METHOD_GUARANTEES if method not in obstacles
+        _option(facts, method, now) for method in _considered(facts) if method not in obstacles
     ]
     in_time = [
         option for option in options if option.guarantee == "exact" and option.finishes_at <= due_at
@@ -237,10 +252,15 @@ def plan_derived(kind: str, name: str) -> PlannedAction:
     )
 
 
+def _considered(facts: ModelFacts) -> tuple[str, ...]:
+    named = facts.policy.allowed_methods or frozenset()
+    return tuple(one for one in METHOD_GUARANTEES if one in DEFAULT_METHODS or one in named)
+
+
 def _obstacles(facts: ModelFacts) -> dict[str, str]:
     found = {
         method: _impossible(facts, method) or _forbidden(facts.policy, method)
-        for method in METHOD_GUARANTEES
+        for method in _considered(facts)
     }
     return {method: why for method, why in found.items() if why is not None}
 
@@ -252,7 +272,9 @@ def _impossible(facts: ModelFacts, method: str) -> str | None:
         return f"The recipe {facts.recipe} does not support it."
     if not facts.source_present:
         return "The records that it must train on cannot be read."
-    return {"sisa": _no_sisa, "gradient_ascent": _no_ascent}.get(method, lambda _: None)(facts)
+    if METHOD_GUARANTEES[method] == "approximate":
+        return _no_unlearning(facts)
+    return _no_sisa(facts) if method == "sisa" else None
 
 
 def _no_sisa(facts: ModelFacts) -> str | None:
@@ -263,7 +285,7 @@ def _no_sisa(facts: ModelFacts) -> str | None:
     return None
 
 
-def _no_ascent(facts: ModelFacts) -> str | None:
+def _no_unlearning(facts: ModelFacts) -> str | None:
     if not facts.weights_present:
         return "The weights to start from are missing."
     if not any(hit.records for hit in facts.hits):
@@ -303,7 +325,7 @@ def _predicted_seconds(facts: ModelFacts, method: str) -> float:
     adds up to about e epochs of the shard (Bourtoule et al. 2021, §IV). The checks are allowed two
     passes over all records at the rate of training, although they only read forward.
     """
-    if method == "gradient_ascent":
+    if METHOD_GUARANTEES[method] == "approximate":
         passes = 2.0 * _ASCENT_PASSES * sum(hit.records for hit in facts.hits)
     else:
         first_slices = dict.fromkeys(range(facts.shards), 0)
@@ -341,7 +363,7 @@ def _planned(
         _set_aside(method, obstacles[method])
         if method in obstacles
         else _candidate(by_method[method], chosen, reason, due_at)
-        for method in METHOD_GUARANTEES
+        for method in _considered(facts)
     )
     commitment_due_at = None
     if chosen.guarantee != "exact":
@@ -377,8 +399,7 @@ def _why(facts: ModelFacts, chosen: _Option, due_at: datetime) -> str:
     what = {
         "sisa": f"Trains {len(chosen.shards)} of {facts.shards} shards again",
         "retrain": "Trains the model again without the records",
-        "gradient_ascent": "Unlearns from the present weights",
-    }[chosen.method]
+    }.get(chosen.method, "Unlearns from the present weights")
     takes = f"{what} in about {_duration(chosen.seconds)}"
     after = "then serves the new version" if facts.served else "no deployment serves the model"
     late = (chosen.finishes_at - due_at).total_seconds()

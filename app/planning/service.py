@@ -15,6 +15,7 @@ from app.lineage.rules import FoundModel, FoundRecords, Trace
 from app.models import Action, Artifact, DatasetVersion, ErasureRequest, Model, Run
 from app.planning import repository
 from app.planning.rules import (
+    METHOD_GUARANTEES,
     DatasetFacts,
     ModelFacts,
     ModelPolicy,
@@ -27,8 +28,8 @@ from app.planning.rules import (
 )
 
 RECIPE_METHODS = {
-    "classifier": frozenset({"sisa", "retrain", "gradient_ascent"}),
-    "causal_lm": frozenset({"sisa", "retrain", "gradient_ascent"}),
+    "classifier": frozenset(METHOD_GUARANTEES),
+    "causal_lm": frozenset(METHOD_GUARANTEES),
 }
 DEFAULT_SECONDS_PER_RECORD_PASS = 1e-3
 DEFAULT_EPOCHS = 10

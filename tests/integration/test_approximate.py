@@ -200,3 +200,33 @@ def test_training_after_an_erasure_leaves_the_person_out(
     # Back in the data, as the trace says, but not in the version trained on it.
     assert [one["version"] for one in found["datasets"]] == ["again"]
     assert [one["version"] for one in found["models"]] == [2] if left_out else [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("grad_diff", {}),
+        ("npo", {}),
+        ("simnpo", {}),
+        ("scrub", {}),
+        ("ssd", {"alpha": 1.0}),
+        ("rmu", {"layer": "transformer.h.0", "alpha": 10.0, "steering": 20.0}),
+        ("fine_tune", {}),
+    ],
+)
+def test_every_approximate_method_runs_where_policy_names_it(
+    town: Town, method: str, parameters: dict[str, object]
+) -> None:
+    town.dataset("notes", notes(20))
+    parameters = parameters | ({} if method == "ssd" else {"max_steps": 12})
+    policy = {"allowed_methods": [method], "method_parameters": {method: parameters}}
+    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.4)
+    request = town.erase(("email", somebody(town)))
+    action = model_action(request)
+    assert action["method"] == method
+    run = town.run(action["run"])
+    # Judged, whatever it came to: too little evidence, or a method that did not get anywhere.
+    assert run["failure"] is None or run["failure"]["type"] == "/problems/not-forgotten", run
+    assert run["verdict"]["verdict"] in {"inconclusive", "fail"}
+    (deployment,) = town.ok(Role.ENGINEER, "GET", "/v1/deployments")
+    assert deployment["version"] == 1

@@ -4,7 +4,7 @@ from app.manifest.rules import UnlearnJob, model_prefix, shard_of
 from workers.manifest import holdout_records, records_by_number, shard_slices
 from workers.recipes import make_task
 from workers.steps import Desk, Result
-from workers.unlearn.gradient_ascent import GradientAscentParams, gradient_ascent
+from workers.unlearn import run_method
 from workers.unlearn.sisa import restore
 from workers.unlearn.state import TrainingState
 from workers.weights import dump_tensors, load_tensors
@@ -35,13 +35,14 @@ def unlearn(job: UnlearnJob, desk: Desk) -> Result:
         if (one.dataset_version_id, one.record_no) not in leave
     ]
     holdout = holdout_records(model, MOST_HOLDOUT)
-    outcome = gradient_ascent(
+    outcome = run_method(
+        job.method,
         task,
         network,
         forget=task.encode([one.row for one in forget]),
         retain=task.encode([one.row for one in retain]),
         holdout=task.encode([one.row for one in holdout]),
-        params=GradientAscentParams.model_validate(job.parameters),
+        parameters=job.parameters,
         seed=model.seed,
         on_progress=desk.on_progress,
         cancelled=desk.cancelled,

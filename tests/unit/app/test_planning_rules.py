@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.planning.rules import (
+    DEFAULT_METHODS,
     METHOD_GUARANTEES,
     Candidate,
     DatasetFacts,
@@ -22,6 +23,7 @@ from app.planning.rules import (
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 DUE = NOW + timedelta(days=30)
 ALL = frozenset(METHOD_GUARANTEES)
+DEFAULT = frozenset(DEFAULT_METHODS)
 
 
 def make_facts(
@@ -273,7 +275,7 @@ def test_nothing_to_choose_from_is_not_reachable_with_advice(
     assert "version 3 of tumours" in action.reason
     assert advice in action.reason
     assert action.commitment_due_at is None
-    assert {each.method for each in action.candidates} == ALL
+    assert {each.method for each in action.candidates} == DEFAULT
     assert all(reason in each.reason and not each.chosen for each in action.candidates)
 
 
@@ -369,3 +371,15 @@ def test_what_no_connector_reaches_says_what_to_do(kind: str, advice: str) -> No
     assert (action.method, action.state) == ("none", "not_reachable")
     assert advice in action.reason
     assert "nightly" in action.reason
+
+
+def test_other_methods_are_considered_only_where_policy_names_them() -> None:
+    assert {one.method for one in plan(make_facts()).candidates} == DEFAULT
+    named = ModelPolicy(allowed_methods=frozenset({"npo", "scrub"}))
+    action = plan(make_facts(policy=named))
+    assert action.method == "npo"
+    assert action.guarantee == "approximate"
+    assert action.commitment_due_at is not None
+    assert {one.method for one in action.candidates} == DEFAULT | {"npo", "scrub"}
+    refused = plan(make_facts(policy=named, supported_methods=frozenset({"retrain"})))
+    assert refused.state == "not_reachable"
