@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -29,11 +29,6 @@ def api_keys(session: Session, after: UUID | None, limit: int) -> Sequence[ApiKe
     """Return keys by id, revoked ones too."""
     query = select(ApiKey).order_by(ApiKey.id).limit(limit)
     return session.scalars(query if after is None else query.where(ApiKey.id > after)).all()
-
-
-def count_api_keys(session: Session) -> int:
-    """Return how many keys exist."""
-    return session.scalar(select(func.count()).select_from(ApiKey)) or 0
 
 
 def begin_call(

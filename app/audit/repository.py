@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, text
+from sqlalchemy import delete, select, text
 from sqlalchemy.orm import Session
 
 from app.audit.rules import Node
@@ -71,11 +71,6 @@ def leaves(session: Session, start: int, end: int) -> Sequence[AuditLeaf]:
 def leaf_of_pending(session: Session, pending_id: int) -> AuditLeaf | None:
     """Return the leaf that a pending entry became, if it has been numbered."""
     return session.scalar(select(AuditLeaf).where(AuditLeaf.pending_id == pending_id))
-
-
-def pending_count(session: Session) -> int:
-    """Return how many entries wait for a number."""
-    return session.scalar(select(func.count()).select_from(AuditPending)) or 0
 
 
 def timeline(session: Session, request_id: UUID) -> list[tuple[str, datetime, bytes, int | None]]:

@@ -158,9 +158,3 @@ def beat(session: Session, name: str, role: str, now: datetime) -> None:
     session.execute(
         statement.on_conflict_do_update(index_elements=["name"], set_={"heartbeat_at": now})
     )
-
-
-def workers_alive(session: Session, since: datetime) -> set[str]:
-    """Return the roles that have a worker with a heartbeat since then."""
-    query = select(Worker.role).distinct().where(Worker.heartbeat_at >= since)
-    return set(session.scalars(query))

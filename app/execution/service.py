@@ -204,8 +204,3 @@ def sweep(session: Session, now: datetime) -> int:
 def beat(session: Session, name: str, role: str, now: datetime) -> None:
     """Write a worker's heartbeat: its health is this row."""
     repository.beat(session, name, role, now)
-
-
-def workers_alive(session: Session, now: datetime) -> set[str]:
-    """Return the worker roles heard from within the last minute."""
-    return repository.workers_alive(session, now - WORKER_SILENT_AFTER)
