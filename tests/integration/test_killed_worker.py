@@ -33,7 +33,7 @@ from workers.steps.train import train
 LEASE_SECONDS = 2.0
 # Long enough that a slice takes about a second, so that there is a middle to be killed in.
 SLOW = CLASSIFIER | {"training": {"epochs": 300, "batch_size": 1}}
-SHARDS, SLICES = 2, 3
+PEOPLE, SHARDS, SLICES = 8, 2, 3
 
 
 @pytest.fixture
@@ -102,6 +102,15 @@ def wait_for(done: Callable[[], bool], seconds: float, what: str) -> None:
 class RemoteTown(Town):
     """A town whose compute steps go through the broker to real workers."""
 
+    def somebody_not_in_the_last_slice(self) -> str:
+        """A person whose erasure trains two slices at least, so that there is a middle."""
+        for number in range(PEOPLE):
+            person = {"type": "customer_id", "value": f"C{number:03d}"}
+            found = self.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [person]})
+            if found["models"][0]["shards"][0]["first_slice"] < SLICES - 1:
+                return person["value"]
+        raise AssertionError("everybody is in the last slice")
+
     def start_erasure(self, person: str) -> str:
         request = self.ask(("customer_id", person))
         self.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request['id']}/approve", {})
@@ -140,7 +149,7 @@ def remote_town(
     folder = tmp_path / "data"
     folder.mkdir()
     town = RemoteTown(database, doorbell, settings, folder)
-    town.dataset("d", points(8, 6))
+    town.dataset("d", points(PEOPLE, 6))
     town.model("m", "d", "classifier", SLOW, shards=SHARDS, slices=SLICES, holdout_share=0)
     return town
 
@@ -162,7 +171,7 @@ def test_a_run_survives_a_kill_to_the_same_bits(
 ) -> None:
     town, log = remote_town, tmp_path / "worker.log"
     old, stored = bits(town, 1), town.checkpoints()
-    request_id = town.start_erasure("C003")
+    request_id = town.start_erasure(town.somebody_not_in_the_last_slice())
     town.pump()
     with compute_worker(town.settings, log) as first:
         # In the middle: at least one slice of the new shard is stored and another is in work.
