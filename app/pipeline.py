@@ -37,15 +37,16 @@ from app.inventory import service as inventory
 from app.lineage import service as lineage
 from app.lineage.rules import Trace
 from app.manifest import service as manifest
-from app.manifest.rules import EXACT_METHODS
 from app.models import Action, ErasureRequest, Run
 from app.planning import service as planning
-from app.planning.rules import METHOD_GUARANTEES, Guarantee, PlannedAction
+from app.planning.rules import PlannedAction
 from app.promotion import service as promotion
 from app.runs import service as runs
 from app.sla import service as sla
 from app.verification import service as verification
 from app.verification.rules import after
+from lethe.methods import EXACT, guarantee_of
+from lethe.methods.spec import Guarantee
 
 ENDED = frozenset({ActionState.DONE, ActionState.COMMITTED, ActionState.NOT_REACHABLE})
 
@@ -367,7 +368,7 @@ def _end_of_promotion(session: Session, run: Run, now: datetime) -> None:
             )
     runs.set_run_state(session, run, RunState.DONE, now)
     _ring_requests(session, actions)
-    if run.kind == "unlearn" and run.method in EXACT_METHODS:
+    if run.kind == "unlearn" and run.method in EXACT:
         queue.ring(session, "keep_promises", run.id)
 
 
@@ -452,7 +453,7 @@ def keep_promises(session: Session, keys: SigningKeys, run_id: UUID, now: dateti
 
 
 def _has_kept(session: Session, run: Run, action: Action) -> bool:
-    exact = run.state == RunState.DONE and run.method in EXACT_METHODS
+    exact = run.state == RunState.DONE and run.method in EXACT
     return exact and manifest.leaves_out(session, run, action)
 
 
@@ -536,8 +537,7 @@ def _set_run(
 
 
 def _guarantee(run: Run) -> Guarantee:
-    # Erasing records from a file is exact; a model's guarantee is its method's.
-    return METHOD_GUARANTEES.get(run.method or "", "exact")
+    return guarantee_of(run.method or "")
 
 
 def _due(session: Session, action: Action) -> datetime:

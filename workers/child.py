@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from app.core.errors import AppError, Problem, problem
 from app.manifest.rules import EraseJob, EvaluateJob, IndexJob, Job, TrainShardJob, UnlearnJob
+from lethe.recipes import UnknownRecipe
 from workers.artifacts import ArtifactStore
 from workers.messages import Done, Failed, Message, Progress, Stored
-from workers.recipes import UnknownRecipe
 from workers.steps import Desk, Result
 from workers.steps.erase import erase
 from workers.steps.evaluate import evaluate

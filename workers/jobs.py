@@ -14,7 +14,6 @@ from app.execution import repository as execution
 from app.execution.rules import Claim
 from app.manifest import repository
 from app.manifest.rules import (
-    EXACT_METHODS,
     DestroyJob,
     EraseJob,
     EvaluateJob,
@@ -32,6 +31,7 @@ from app.manifest.rules import (
 )
 from app.models import Dataset, DatasetVersion, Model, ModelVersion, Run, Step
 from app.promotion import repository as promotion
+from lethe.methods import EXACT
 
 
 def job_of(session: Session, settings: Settings, claimed: Claim) -> Job:
@@ -109,7 +109,7 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
         held_out_from = session.get_one(ModelVersion, run.base_version_id).holdout_from
         before = _slices(session, run.base_version_id)
         requests = repository.requests_of_run(session, run.id)
-        if run.method in EXACT_METHODS:
+        if run.method in EXACT:
             requests += repository.promised_requests(session, version.model_id)
     forget = repository.suppressed_records(session, requests, version.id)
     gone = {

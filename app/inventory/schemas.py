@@ -86,7 +86,7 @@ class PolicyIn(BaseModel):
     minimum_guarantee: Literal["exact", "certified", "approximate"] = "approximate"
     allowed_methods: list[MethodName] | None = Field(
         default=None,
-        description="None: exact methods, else gradient ascent. Others are used only if named here",
+        description="As `GET /v1/methods` lists them; none: those used by default",
     )
     exact_not_before: Moment | None = None
     retraining_every_days: int | None = Field(default=None, ge=1, le=3650)
@@ -101,7 +101,7 @@ class ModelIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: Name
     recipe: str | None = Field(
-        default=None, description="`classifier` or `causal_lm`; none: Lethe cannot retrain it"
+        default=None, description="As `GET /v1/recipes` lists them; none: Lethe cannot retrain it"
     )
     parameters: dict[str, Any] = {}
     shards: int = Field(default=1, ge=1, le=1024)

@@ -14,6 +14,7 @@ from app.core.config import Settings
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.security import new_wrapped_key
 from app.inventory import repository
+from app.inventory.rules import wrong_with_methods, wrong_with_recipe
 from app.inventory.schemas import (
     ArtifactRef,
     DatasetIn,
@@ -154,11 +155,14 @@ def get_dataset_version(session: Session, name: str, version: str) -> DatasetVer
 
 
 def register_model(session: Session, body: ModelIn, now: datetime) -> Model:
-    """Register a model family; the workers check the recipe's parameters when it is trained.
+    """Register a model family.
 
     Raises:
         NameTakenError: the name is taken.
+        InvalidInputError: the recipe's or a method's name or parameters are not valid.
     """
+    _refuse(wrong_with_recipe(body.recipe, body.parameters))
+    _refuse_policy(body.policy)
     row = Model(
         name=body.name,
         recipe=body.recipe,
@@ -192,11 +196,22 @@ def set_policy(session: Session, name: str, policy: PolicyIn, now: datetime) -> 
 
     Raises:
         ModelNotFoundError: there is no such model.
+        InvalidInputError: a method's name or parameters are not valid.
     """
+    _refuse_policy(policy)
     row = get_model(session, name, lock=True)
     row.policy = policy.model_dump(mode="json")
     audit.record(session, "policy_changed", now, model=row.id)
     return row
+
+
+def _refuse_policy(policy: PolicyIn) -> None:
+    _refuse(wrong_with_methods(policy.allowed_methods or (), policy.method_parameters))
+
+
+def _refuse(wrong: str | None) -> None:
+    if wrong is not None:
+        raise InvalidInputError(wrong)
 
 
 def add_model_version(

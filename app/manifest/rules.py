@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-EXACT_METHODS = frozenset({"sisa", "retrain"})
-
 
 @dataclass(frozen=True, slots=True)
 class SourceJob:

@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 
 from app.execution.rules import NewStep
 from app.manifest import repository
-from app.manifest.rules import EXACT_METHODS, shard_of
+from app.manifest.rules import shard_of
 from app.models import Action, DatasetVersion, Model, ModelSlice, ModelVersion, Run
+from lethe.methods import EXACT
 
 
 def lay_out(session: Session, run: Run, now: datetime) -> list[NewStep]:
@@ -57,7 +58,7 @@ def _lay_out_unlearning(session: Session, run: Run, now: datetime) -> list[NewSt
     repository.add_inputs(session, version, trained_on, now)
     repository.add_edge(session, base.artifact_id, version.artifact_id, "replaced_by", run.id, now)
     repository.lock_manifests(session)
-    if run.method not in EXACT_METHODS:
+    if run.method not in EXACT:
         repository.copy_exclusions(session, base.id, version.id)
         requests = repository.requests_of_run(session, run.id)
         forget = repository.suppressed_records(session, requests, base.id)

@@ -5,54 +5,29 @@ the deadline; among equals the cheapest. Predictions are deliberately on the lon
 that is late is worse than a plan that is dear. Nothing is started here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from types import MappingProxyType
 from typing import Final, Literal
 
-Guarantee = Literal["exact", "certified", "approximate"]
+from lethe.methods import METHODS
+from lethe.methods.spec import Guarantee, Need, Setting, ShardHit
 
 _STRENGTH: Final[Mapping[Guarantee, int]] = MappingProxyType(
     {"exact": 2, "certified": 1, "approximate": 0}
 )
-# In order of preference where guarantee and cost are the same.
-METHOD_GUARANTEES: Final[Mapping[str, Guarantee]] = MappingProxyType(
-    {
-        "sisa": "exact",
-        "retrain": "exact",
-        "gradient_ascent": "approximate",
-        "grad_diff": "approximate",
-        "npo": "approximate",
-        "simnpo": "approximate",
-        "scrub": "approximate",
-        "ssd": "approximate",
-        "rmu": "approximate",
-        "fine_tune": "approximate",
-    }
-)
-# The others are considered only where the model's policy names them.
-DEFAULT_METHODS: Final = ("sisa", "retrain", "gradient_ascent")
-_PREFERENCE: Final = {method: place for place, method in enumerate(METHOD_GUARANTEES)}
+# What few recipes offer: a method that needs it is not worth a word where it is not there.
+_SPECIAL: Final[frozenset[Need]] = frozenset({"adapters", "gram", "hessian"})
+_PREFERENCE: Final = {method: place for place, method in enumerate(METHODS)}
 DEFAULT_RETRAINING_DAYS: Final = 30
 
-# Passes over the forget set, each with as many retained records, before ascent gives up.
-_ASCENT_PASSES: Final = 100
 # The checks read every record once with the old and once with the new weights.
 _VERIFICATION_PASSES: Final = 2
 # Claiming, loading, storing, switching the deployment.
 _OVERHEAD_SECONDS: Final = 10.0
 _DURATIONS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
-
-
-@dataclass(frozen=True, slots=True)
-class ShardHit:
-    """A shard that holds records to forget, the first slice (from 0) with one, and how many."""
-
-    shard: int
-    first_slice: int
-    records: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +46,7 @@ class ModelFacts:
 
     `slice_records` are the records trained on per shard and slice, before the erasure. `hits` is
     empty when no manifest says where the records are. `seconds_per_record_pass` was measured when
-    this version was trained, or is the default rate. `supported_methods` come from the recipe.
+    this version was trained, or is the default rate. `offered` is what the recipe offers.
 
     Raises:
         ValueError: `slice_records` is not shards by slices, or a hit lies outside it.
@@ -88,7 +63,7 @@ class ModelFacts:
     hits: tuple[ShardHit, ...]
     epochs: int
     seconds_per_record_pass: float
-    supported_methods: frozenset[str]
+    offered: frozenset[Need]
     policy: ModelPolicy
     queue_seconds: float
     served: bool
@@ -200,9 +175,9 @@ def stronger(
     None when there is none, or when `tried` was exact: nothing is stronger (DESIGN decision 9).
 
     Raises:
-        KeyError: `tried` is not one of `METHOD_GUARANTEES`.
+        KeyError: `tried` is not one of `METHODS`.
     """
-    if METHOD_GUARANTEES[tried] == "exact":
+    if METHODS[tried].guarantee == "exact":
         return None
     obstacles = _obstacles(facts) | {tried: "It was tried, and its verdict was not a pass."}
     options = [
@@ -254,7 +229,11 @@ def plan_derived(kind: str, name: str) -> PlannedAction:
 
 def _considered(facts: ModelFacts) -> tuple[str, ...]:
     named = facts.policy.allowed_methods or frozenset()
-    return tuple(one for one in METHOD_GUARANTEES if one in DEFAULT_METHODS or one in named)
+    return tuple(
+        one.name
+        for one in METHODS.values()
+        if one.name in named or (one.by_default and one.requires & _SPECIAL <= facts.offered)
+    )
 
 
 def _obstacles(facts: ModelFacts) -> dict[str, str]:
@@ -268,16 +247,20 @@ def _obstacles(facts: ModelFacts) -> dict[str, str]:
 def _impossible(facts: ModelFacts, method: str) -> str | None:
     if facts.recipe is None:
         return "No recipe is registered for the model, so nothing can train it."
-    if method not in facts.supported_methods:
-        return f"The recipe {facts.recipe} does not support it."
-    if not facts.source_present:
-        return "The records that it must train on cannot be read."
-    if METHOD_GUARANTEES[method] == "approximate":
-        return _no_unlearning(facts)
-    return _no_sisa(facts) if method == "sisa" else None
+    for need in sorted(METHODS[method].requires):
+        missing = _LACKING[need](facts)
+        if missing is not None:
+            return missing
+    return None
 
 
-def _no_sisa(facts: ModelFacts) -> str | None:
+def _no_retained(facts: ModelFacts) -> str | None:
+    return None if facts.source_present else "The records that it must train on cannot be read."
+
+
+def _no_checkpoints(facts: ModelFacts) -> str | None:
+    if "checkpoints" not in facts.offered:
+        return f"The recipe {facts.recipe} keeps no training checkpoints."
     if facts.shards * facts.slices == 1:
         return "The model has one shard with one slice, so this would be retraining it whole."
     if not facts.hits:
@@ -285,16 +268,47 @@ def _no_sisa(facts: ModelFacts) -> str | None:
     return None
 
 
-def _no_unlearning(facts: ModelFacts) -> str | None:
-    if not facts.weights_present:
-        return "The weights to start from are missing."
+def _no_weights(facts: ModelFacts) -> str | None:
+    return None if facts.weights_present else "The weights to start from are missing."
+
+
+def _nothing_to_forget(facts: ModelFacts) -> str | None:
+    if not facts.source_present:
+        return "The records that it must forget cannot be read."
     if not any(hit.records for hit in facts.hits):
         return "It needs at least one known record to forget."
     return None
 
 
+def _not_offered(need: Need) -> Callable[[ModelFacts], str | None]:
+    def lacking(facts: ModelFacts) -> str | None:
+        if need in facts.offered:
+            return None
+        return f"It needs {need}, which a model of the recipe {facts.recipe} does not have."
+
+    return lacking
+
+
+# What stands against a method that has this need.
+_LACKING: Final[Mapping[Need, Callable[[ModelFacts], str | None]]] = MappingProxyType(
+    {
+        "forget": _nothing_to_forget,
+        "retain": _no_retained,
+        "holdout": _no_retained,
+        "weights": _no_weights,
+        "checkpoints": _no_checkpoints,
+        "gradients": _not_offered("gradients"),
+        "layers": _not_offered("layers"),
+        "text": _not_offered("text"),
+        "adapters": _not_offered("adapters"),
+        "gram": _not_offered("gram"),
+        "hessian": _not_offered("hessian"),
+    }
+)
+
+
 def _forbidden(policy: ModelPolicy, method: str) -> str | None:
-    guarantee = METHOD_GUARANTEES[method]
+    guarantee = METHODS[method].guarantee
     if policy.allowed_methods is not None and method not in policy.allowed_methods:
         allowed = ", ".join(sorted(policy.allowed_methods)) or "no method"
         return f"The model's policy allows {allowed} only."
@@ -304,16 +318,15 @@ def _forbidden(policy: ModelPolicy, method: str) -> str | None:
 
 
 def _option(facts: ModelFacts, method: str, now: datetime) -> _Option:
-    guarantee = METHOD_GUARANTEES[method]
+    guarantee = METHODS[method].guarantee
     seconds = _predicted_seconds(facts, method)
     starts_at = now + timedelta(seconds=facts.queue_seconds)
     if guarantee == "exact" and facts.policy.exact_not_before is not None:
         starts_at = max(starts_at, facts.policy.exact_not_before)
     shards: tuple[int, ...] = ()
-    if method == "sisa":
-        shards = tuple(sorted({hit.shard for hit in facts.hits}))
-    elif method == "retrain":
-        shards = tuple(range(facts.shards))
+    if guarantee == "exact":
+        every = method == "retrain"
+        shards = tuple(range(facts.shards) if every else sorted({hit.shard for hit in facts.hits}))
     finishes_at = starts_at + timedelta(seconds=seconds)
     return _Option(method, guarantee, seconds, starts_at, finishes_at, shards)
 
@@ -321,31 +334,12 @@ def _option(facts: ModelFacts, method: str, now: datetime) -> _Option:
 def _predicted_seconds(facts: ModelFacts, method: str) -> float:
     """Predicts on the long side: shards one after another, no record left out yet.
 
-    A slice trains on the union of the slices up to it, 2e/(R+1) epochs each and at least one, which
-    adds up to about e epochs of the shard (Bourtoule et al. 2021, §IV). The checks are allowed two
-    passes over all records at the rate of training, although they only read forward.
+    The checks are allowed two passes over all records at the rate of training, although they only
+    read forward.
     """
-    if METHOD_GUARANTEES[method] == "approximate":
-        passes = 2.0 * _ASCENT_PASSES * sum(hit.records for hit in facts.hits)
-    else:
-        first_slices = dict.fromkeys(range(facts.shards), 0)
-        if method == "sisa":
-            first_slices = _first_slices(facts.hits)
-        epochs_per_slice = max(1.0, 2 * facts.epochs / (facts.slices + 1))
-        passes = epochs_per_slice * sum(
-            sum(facts.slice_records[shard][: last + 1])
-            for shard, first in first_slices.items()
-            for last in range(first, facts.slices)
-        )
-    checks = _VERIFICATION_PASSES * sum(map(sum, facts.slice_records))
-    return (passes + checks) * facts.seconds_per_record_pass + _OVERHEAD_SECONDS
-
-
-def _first_slices(hits: tuple[ShardHit, ...]) -> dict[int, int]:
-    first: dict[int, int] = {}
-    for hit in hits:
-        first[hit.shard] = min(hit.first_slice, first.get(hit.shard, hit.first_slice))
-    return first
+    setting = Setting(facts.slice_records, facts.hits, facts.epochs)
+    passes = METHODS[method].record_passes(setting) + _VERIFICATION_PASSES * setting.records
+    return passes * facts.seconds_per_record_pass + _OVERHEAD_SECONDS
 
 
 def _planned(
@@ -378,7 +372,7 @@ def _planned(
 
 
 def _set_aside(method: str, why: str) -> Candidate:
-    return Candidate(method, METHOD_GUARANTEES[method], False, None, None, None, why, ())
+    return Candidate(method, METHODS[method].guarantee, False, None, None, None, why, ())
 
 
 def _candidate(option: _Option, chosen: _Option, reason: str, due_at: datetime) -> Candidate:
@@ -396,10 +390,7 @@ def _candidate(option: _Option, chosen: _Option, reason: str, due_at: datetime) 
 
 
 def _why(facts: ModelFacts, chosen: _Option, due_at: datetime) -> str:
-    what = {
-        "sisa": f"Trains {len(chosen.shards)} of {facts.shards} shards again",
-        "retrain": "Trains the model again without the records",
-    }.get(chosen.method, "Unlearns from the present weights")
+    what = _what(facts, chosen)
     takes = f"{what} in about {_duration(chosen.seconds)}"
     after = "then serves the new version" if facts.served else "no deployment serves the model"
     late = (chosen.finishes_at - due_at).total_seconds()
@@ -412,6 +403,20 @@ def _why(facts: ModelFacts, chosen: _Option, due_at: datetime) -> str:
         f"The strongest guarantee that can be had in time ({chosen.guarantee}). {takes}, by"
         f" {chosen.finishes_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC; {after}."
     )
+
+
+def _what(facts: ModelFacts, chosen: _Option) -> str:
+    match METHODS[chosen.method].way:
+        case "switch_off":
+            return f"Switches {len(chosen.shards)} of {facts.shards} shards off"
+        case "remove":
+            return "Takes the records out of what the model has stored of them"
+        case "steps":
+            return "Unlearns from the present weights"
+        case "train" if len(chosen.shards) < facts.shards:
+            return f"Trains {len(chosen.shards)} of {facts.shards} shards again"
+        case "train":
+            return "Trains the model again without the records"
 
 
 def _why_not(option: _Option, chosen: _Option, due_at: datetime) -> str:

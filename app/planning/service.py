@@ -15,22 +15,18 @@ from app.lineage.rules import FoundModel, FoundRecords, Trace
 from app.models import Action, Artifact, DatasetVersion, ErasureRequest, Model, Run
 from app.planning import repository
 from app.planning.rules import (
-    METHOD_GUARANTEES,
     DatasetFacts,
     ModelFacts,
     ModelPolicy,
     PlannedAction,
-    ShardHit,
     plan_dataset,
     plan_derived,
     plan_model,
     stronger,
 )
+from lethe.methods.spec import ShardHit
+from lethe.recipes import offered
 
-RECIPE_METHODS = {
-    "classifier": frozenset(METHOD_GUARANTEES),
-    "causal_lm": frozenset(METHOD_GUARANTEES),
-}
 DEFAULT_SECONDS_PER_RECORD_PASS = 1e-3
 DEFAULT_EPOCHS = 10
 SOURCE = "dataset_version"
@@ -222,7 +218,7 @@ def _model_facts(session: Session, version_id: UUID, hits: tuple[ShardHit, ...])
         hits=hits,
         epochs=int((version.metrics or {}).get("epochs", DEFAULT_EPOCHS)),
         seconds_per_record_pass=version.seconds_per_record_pass or DEFAULT_SECONDS_PER_RECORD_PASS,
-        supported_methods=RECIPE_METHODS.get(model.recipe or "", frozenset()),
+        offered=frozenset() if model.recipe is None else offered(model.recipe, model.parameters),
         policy=_policy(model),
         queue_seconds=repository.queue_seconds(session),
         served=repository.is_served(session, version.id),

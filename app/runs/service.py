@@ -11,10 +11,11 @@ from app.audit import service as audit
 from app.core import queue
 from app.core.errors import ConflictError, NotFoundError, Problem
 from app.core.lifecycle import ActionState, RunState, move
-from app.manifest.rules import EXACT_METHODS, erased_uri
+from app.manifest.rules import erased_uri
 from app.models import Action, DatasetVersion, Model, ModelVersion, Run, Step
 from app.runs import repository
 from app.runs.schemas import RunOut, StepOut
+from lethe.methods import EXACT, guarantee_of
 
 
 class RunNotFoundError(NotFoundError):
@@ -150,7 +151,7 @@ def queue_unlearning(session: Session, base: ModelVersion, method: str, now: dat
     run = Run(
         kind="unlearn",
         method=method,
-        guarantee="exact" if method in EXACT_METHODS else "approximate",
+        guarantee=guarantee_of(method),
         model_id=base.model_id,
         base_version_id=base.id,
     )
@@ -172,7 +173,7 @@ def queue_destruction(session: Session, run: Run, now: datetime) -> None:
 
 def is_retraining(session: Session, model_id: UUID) -> bool:
     """Say whether an exact run is changing a model now; one that is queued can be joined."""
-    return repository.is_retraining(session, model_id, EXACT_METHODS)
+    return repository.is_retraining(session, model_id, EXACT)
 
 
 def _predicted(action: Action) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import ceil, inf, isfinite
 from typing import Final, Literal
 
-from app.planning.rules import Guarantee
+from lethe.methods.spec import Guarantee
 
 Family = Literal["membership", "tail", "utility", "loss", "process"]
 Verdict = Literal["pass", "fail", "inconclusive"]

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 from app.audit import service as audit
 from app.core.config import Settings
 from app.models import Run
-from app.planning.rules import METHOD_GUARANTEES
 from app.verification import repository
 from app.verification.rules import Check, Judgement, Margins, Verdict, judge
+from lethe.methods import METHODS
 
 CHECK_FIELDS = tuple(one.name for one in fields(Check))
 
@@ -38,7 +38,7 @@ def judge_run(session: Session, settings: Settings, run: Run, now: datetime) -> 
     """
     checks = [_check(one) for one in repository.of_run(session, run.id)]
     margins = margins_of(settings)
-    judgement = judge(METHOD_GUARANTEES[run.method or ""], checks, margins)
+    judgement = judge(METHODS[run.method or ""].guarantee, checks, margins)
     reasons = repository.failed_unlearning(session, run.id)
     if reasons:
         summary = f"The method failed and left the model as it was: {reasons[0]}"

@@ -10,9 +10,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from lethe.recipes.local_folder import folder_digest
 from tests.unlearn.unlearn_cases import Rows, Training, lm_params, same
 from workers.recipes import make_task
-from workers.recipes.local_folder import folder_digest
 from workers.unlearn.sisa import restore
 from workers.unlearn.state import TrainingState, read_model, write_model
 from workers.unlearn.task import IGNORED, Task

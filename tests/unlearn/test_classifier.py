@@ -5,8 +5,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from lethe.recipes import UnknownRecipe, recipe_digest
 from tests.unlearn.unlearn_cases import Rows, digits_task
-from workers.recipes import UnknownRecipe, make_task, recipe_digest
+from workers.recipes import make_task
 from workers.unlearn.task import Task
 
 FLOWERS: dict[str, object] = {

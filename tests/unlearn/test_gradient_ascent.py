@@ -5,10 +5,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from lethe.methods.approximate import GradientAscentParams
 from tests.unlearn.unlearn_cases import Rows, Training, digits_task, lm_params
 from workers.recipes import make_task
 from workers.unlearn.aggregate import Ensemble
-from workers.unlearn.gradient_ascent import GradientAscentParams, gradient_ascent
+from workers.unlearn.gradient_ascent import gradient_ascent
 from workers.unlearn.guarded import REACHED_SHARE, Unlearned
 from workers.unlearn.sisa import Cancelled, restore
 from workers.unlearn.state import read_model

@@ -9,6 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from lethe.methods.approximate import (
+    FineTuneParams,
+    GradDiffParams,
+    GradientAscentParams,
+    NpoParams,
+    ScrubParams,
+    SimNpoParams,
+)
 from tests.unlearn.plain_cases import (
     NOTES,
     Record,
@@ -22,14 +30,14 @@ from tests.unlearn.plain_cases import (
     shaken,
 )
 from workers.unlearn.descent import Descent
-from workers.unlearn.fine_tune import FineTuneParams, fine_tune
-from workers.unlearn.grad_diff import GradDiffParams, grad_diff
-from workers.unlearn.gradient_ascent import GradientAscentParams, ascent
+from workers.unlearn.fine_tune import fine_tune
+from workers.unlearn.grad_diff import grad_diff
+from workers.unlearn.gradient_ascent import ascent
 from workers.unlearn.method import Context, Move
-from workers.unlearn.npo import NpoParams, npo
+from workers.unlearn.npo import npo
 from workers.unlearn.reference import reference
-from workers.unlearn.scrub import ScrubParams, scrub
-from workers.unlearn.simnpo import SimNpoParams, simnpo
+from workers.unlearn.scrub import scrub
+from workers.unlearn.simnpo import simnpo
 from workers.unlearn.task import count
 
 OneLoss = Callable[[Record, Record], Tensor]

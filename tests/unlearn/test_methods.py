@@ -10,12 +10,14 @@ from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from lethe.methods import METHODS
+from lethe.methods.approximate import FineTuneParams
+from lethe.methods.spec import GuardParams
 from tests.unlearn.unlearn_cases import Training, digits_task, lm_params
 from workers.recipes import make_task
-from workers.unlearn import METHODS, UnknownMethod, run_method
+from workers.unlearn import UnknownMethod, run_method
 from workers.unlearn.aggregate import Ensemble
 from workers.unlearn.descent import Descent
-from workers.unlearn.fine_tune import FineTuneParams
 from workers.unlearn.guarded import Unlearned, unlearn
 from workers.unlearn.method import Context, Move
 from workers.unlearn.sisa import restore
@@ -246,14 +248,13 @@ def test_parameters_that_do_not_fit_are_refused(name: str) -> None:
 
 
 def test_methods_say_what_they_guarantee_and_require() -> None:
-    assert {name for name, spec in METHODS.items() if spec.guarantee == "exact"} == {
-        "retrain",
-        "sisa",
-    }
     for name, spec in METHODS.items():
         assert name == spec.name
         assert spec.summary.endswith(".")
-        assert len(spec.summary) <= 100
-        assert (spec.run is None) == (spec.params is None) == (spec.guarantee == "exact")
+        assert spec.cost.endswith(".")
+        assert spec.refused.endswith(".")
+        assert (spec.implementation is not None) == (spec.way == "steps")
+        assert issubclass(spec.params, GuardParams) == (spec.way == "steps")
+        assert (spec.evidence == ("process",)) == (spec.guarantee == "exact")
     for name in APPROXIMATE:
-        assert METHODS[name].requires == {"forget", "retain", "holdout"}
+        assert {"forget", "retain", "holdout", "weights"} <= METHODS[name].requires

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lethe.methods.approximate import RmuParams, SsdParams
 from tests.unlearn.plain_cases import a_batch, mean_of, record, shaken
 from workers.unlearn.descent import Descent
 from workers.unlearn.method import Context
-from workers.unlearn.rmu import RmuParams, activations, rmu
+from workers.unlearn.rmu import activations, rmu
 from workers.unlearn.seeds import seed_for
-from workers.unlearn.ssd import SsdParams, fisher, ssd
+from workers.unlearn.ssd import fisher, ssd
 from workers.unlearn.task import Examples, count
 
 

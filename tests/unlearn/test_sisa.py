@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lethe.recipes.training import TrainingParams
 from tests.unlearn.unlearn_cases import Rows, Training, same
 from workers.unlearn.retrain import retrain
 from workers.unlearn.seeds import seed_for
@@ -20,7 +21,7 @@ from workers.unlearn.sisa import (
     train_shard,
 )
 from workers.unlearn.state import TrainingState
-from workers.unlearn.task import Examples, Task, TrainingParams
+from workers.unlearn.task import Examples, Task
 
 
 def shards_of(owners: Sequence[int], shards: int, slices: int) -> list[list[list[int]]]:

@@ -6,53 +6,19 @@ trained on records of a data subject. Nothing is fetched from a hub, and no remo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import JsonValue
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from workers.recipes.local_folder import LocalFolder
+from lethe.recipes.causal_lm import CausalLmParams, LoraParams
+from lethe.recipes.local_folder import LocalFolder
+from lethe.recipes.training import TrainingParams
 from workers.recipes.tokens import Tokenizer, byte_tokenizer, local_tokenizer
-from workers.unlearn.task import IGNORED, Examples, TrainingParams, mean_nll, share_right
-
-
-class LoraParams(BaseModel):
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + (alpha / r) B A."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    r: int = Field(default=8, ge=1, le=1024)
-    alpha: int = Field(default=16, ge=1, le=4096)
-    target_modules: tuple[str, ...] = Field(min_length=1)
-
-
-class CausalLmParams(BaseModel):
-    """What a causal language model is made from.
-
-    `config` is a `transformers` configuration with its model_type; tokens' numbers are filled in.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    text: str
-    config: dict[str, JsonValue] | None = None
-    checkpoint: LocalFolder | None = None
-    tokenizer: Literal["bytes"] | LocalFolder = "bytes"
-    max_tokens: int = Field(default=128, ge=2, le=131_072)
-    lora: LoraParams | None = None
-    training: TrainingParams = TrainingParams()
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.config is None) == (self.checkpoint is None):
-            raise ValueError("a language model needs either config or checkpoint")
-        if self.config is not None and not isinstance(self.config.get("model_type"), str):
-            raise ValueError("config needs a model_type, such as gpt2")
-        return self
+from workers.unlearn.task import IGNORED, Examples, mean_nll, share_right
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from transformers import AutoTokenizer
 
-from workers.recipes.local_folder import LocalFolder
+from lethe.recipes.local_folder import LocalFolder
 
 
 @dataclass(frozen=True)

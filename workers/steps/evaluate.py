@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.manifest.rules import EXACT_METHODS, EvaluateJob, ModelJob, SliceRef, model_prefix
+from app.manifest.rules import EvaluateJob, ModelJob, SliceRef, model_prefix
+from lethe.methods import EXACT
+from lethe.recipes import recipe_digest
 from workers.evidence.loss import forget_loss
 from workers.evidence.membership import loss_membership, tail_test
 from workers.evidence.process import process_evidence
 from workers.evidence.types import Evidence
 from workers.evidence.utility import utility
 from workers.manifest import Record, holdout_records, records_by_number, trained_records
-from workers.recipes import make_task, recipe_digest
+from workers.recipes import make_task
 from workers.steps import Desk, Result
 from workers.unlearn.aggregate import Ensemble, Scores, ensemble
 from workers.unlearn.seeds import environment, environment_digest
@@ -141,7 +143,7 @@ def _checks(
 
 
 def _is_exact_erasure(job: EvaluateJob, sets: _Sets) -> bool:
-    return job.method in EXACT_METHODS and bool(sets.forget or job.erased_digests)
+    return job.method in EXACT and bool(sets.forget or job.erased_digests)
 
 
 def _process(job: EvaluateJob, sets: _Sets, desk: Desk) -> Evidence:

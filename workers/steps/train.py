@@ -3,8 +3,9 @@
 import time
 
 from app.manifest.rules import TrainShardJob, model_prefix
+from lethe.recipes import recipe_digest
 from workers.manifest import Record, shard_slices
-from workers.recipes import make_task, recipe_digest
+from workers.recipes import make_task
 from workers.steps import Desk, Result
 from workers.unlearn.seeds import environment_digest
 from workers.unlearn.sisa import (

@@ -4,22 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from workers.unlearn.method import Context, GuardParams
+from lethe.methods.spec import DescentParams
+from workers.unlearn.method import Context
 from workers.unlearn.seeds import seed_for
 from workers.unlearn.task import Examples, count, take
-
-
-class DescentParams(GuardParams):
-    """How to step; the only place of these defaults."""
-
-    learning_rate: float = Field(default=1e-4, gt=0, le=10, allow_inf_nan=False)
-    max_steps: int = Field(default=200, ge=1, le=100_000)
-    batch_size: int = Field(default=8, ge=1, le=65_536)
-    max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

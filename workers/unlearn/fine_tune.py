@@ -6,12 +6,9 @@ The weakest of the methods (Golatkar et al., "Eternal Sunshine of the Spotless N
 
 from torch import Tensor
 
-from workers.unlearn.descent import Batch, Descent, DescentParams
+from lethe.methods.approximate import FineTuneParams
+from workers.unlearn.descent import Batch, Descent
 from workers.unlearn.method import Context, Move
-
-
-class FineTuneParams(DescentParams):
-    """How to train on: nothing beyond the steps."""
 
 
 def fine_tune(context: Context, params: FineTuneParams) -> Move:

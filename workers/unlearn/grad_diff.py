@@ -5,29 +5,13 @@ al., "TOFU", 2024 (arXiv 2401.06121), section 4. The model before is asked once,
 """
 
 from dataclasses import replace
-from typing import Literal
 
-from pydantic import Field
 from torch import Tensor
 
-from workers.unlearn.descent import Batch, Descent, DescentParams
+from lethe.methods.approximate import GradDiffParams
+from workers.unlearn.descent import Batch, Descent
 from workers.unlearn.method import Context, Move
 from workers.unlearn.reference import reference
-
-
-class GradDiffParams(DescentParams):
-    """How to weigh both sets.
-
-    Attributes:
-        gamma: weight of the forget set's ascent.
-        alpha: weight of the retain set's term.
-        retain_term: nll: its negative log likelihood. kl: how far the model's predictions on it
-            are from what they were.
-    """
-
-    gamma: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
-    alpha: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
-    retain_term: Literal["nll", "kl"] = "nll"
 
 
 def grad_diff(context: Context, params: GradDiffParams) -> Move:

@@ -5,23 +5,13 @@ Liu, Liu and Stone, "Continual Learning and Private Unlearning", 2022 (gradient 
 
 from collections.abc import Callable
 
-from pydantic import Field
 from torch import Tensor, nn
 
-from workers.unlearn.descent import Batch, Descent, DescentParams
+from lethe.methods.approximate import GradientAscentParams
+from workers.unlearn.descent import Batch, Descent
 from workers.unlearn.guarded import Unlearned, unlearn
 from workers.unlearn.method import Context, Move
 from workers.unlearn.task import Examples, Task
-
-
-class GradientAscentParams(DescentParams):
-    """How to ascend.
-
-    Attributes:
-        alpha: weight of the retain set's descent beside the forget set's ascent.
-    """
-
-    alpha: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
 
 
 def ascent(context: Context, params: GradientAscentParams) -> Move:

@@ -17,8 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lethe.methods.spec import GuardParams
 from workers.unlearn.aggregate import Ensemble
-from workers.unlearn.method import Context, GuardParams, Method, Move, P
+from workers.unlearn.method import Context, Method, Move, P
 from workers.unlearn.seeds import seed_for
 from workers.unlearn.sisa import Cancelled
 from workers.unlearn.state import read_model, write_model

@@ -3,24 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from lethe.methods.spec import GuardParams
 from workers.unlearn.task import Examples, Task
-
-
-class GuardParams(BaseModel):
-    """The bounds that every method is held to; the only place of these defaults.
-
-    Attributes:
-        forget_loss_target: nats; None for the never-seen level, which also caps it.
-        retain_loss_increase: nats by which the retain loss may rise over its start.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    forget_loss_target: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    retain_loss_increase: float = Field(default=0.1, ge=0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

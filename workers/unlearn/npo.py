@@ -4,28 +4,14 @@ Zhang et al., "Negative Preference Optimization", 2024 (arXiv 2404.05868), equat
 retain term. The model before is needed for one number per record to forget.
 """
 
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from lethe.methods.approximate import NpoParams
 from workers.unlearn.aggregate import Ensemble
-from workers.unlearn.descent import Batch, Descent, DescentParams
+from workers.unlearn.descent import Batch, Descent
 from workers.unlearn.method import Context, Move
 from workers.unlearn.task import IGNORED, Examples, Task
-
-
-class NpoParams(DescentParams):
-    """How to weigh.
-
-    Attributes:
-        beta: inverse temperature; towards 0 the method becomes gradient ascent.
-        gamma: weight of the forget set's term.
-        alpha: weight of the retain set's descent.
-    """
-
-    beta: float = Field(default=0.1, gt=0, le=100, allow_inf_nan=False)
-    gamma: float = Field(default=1.0, gt=0, le=1000, allow_inf_nan=False)
-    alpha: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
 
 
 def npo(context: Context, params: NpoParams) -> Move:

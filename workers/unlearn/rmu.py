@@ -8,28 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from workers.unlearn.descent import Batch, Descent, DescentParams
+from lethe.methods.approximate import RmuParams
+from workers.unlearn.descent import Batch, Descent
 from workers.unlearn.method import Context, Move
 from workers.unlearn.reference import mean_per_record, remember
 from workers.unlearn.seeds import seed_for
 from workers.unlearn.task import IGNORED, Examples, Task
-
-
-class RmuParams(DescentParams):
-    """Where and how far to lead.
-
-    Attributes:
-        layer: the module whose output is led, by its name in the model, such as transformer.h.5.
-        steering: length of the vector that the forget set's activations are led to; the paper's c.
-        alpha: weight of holding the retain set's activations.
-    """
-
-    layer: str
-    steering: float = Field(default=6.5, gt=0, le=1e30, allow_inf_nan=False)
-    alpha: float = Field(default=1200.0, ge=0, le=1e6, allow_inf_nan=False)
 
 
 def rmu(context: Context, params: RmuParams) -> Move:

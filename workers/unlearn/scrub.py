@@ -6,28 +6,13 @@ teacher is the model before, kept as log probabilities.
 
 from dataclasses import replace
 
-from pydantic import Field
 from torch import Tensor
 
-from workers.unlearn.descent import Batch, Descent, DescentParams
+from lethe.methods.approximate import ScrubParams
+from workers.unlearn.descent import Batch, Descent
 from workers.unlearn.method import Context, Move
 from workers.unlearn.reference import reference
 from workers.unlearn.task import mean_nll
-
-
-class ScrubParams(DescentParams):
-    """How to weigh.
-
-    Attributes:
-        alpha: weight of the divergence from the teacher on the retain set.
-        gamma: weight of the negative log likelihood on the retain set.
-        temperature: softens both distributions.
-    """
-
-    learning_rate: float = Field(default=5e-4, gt=0, le=10, allow_inf_nan=False)
-    alpha: float = Field(default=0.5, ge=0, le=1000, allow_inf_nan=False)
-    gamma: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
-    temperature: float = Field(default=2.0, gt=0, le=100, allow_inf_nan=False)
 
 
 def scrub(context: Context, params: ScrubParams) -> Move:

@@ -4,28 +4,12 @@ Fan et al., "Simplicity Prevails: Rethinking Negative Preference Optimization fo
 2024 (arXiv 2410.07163), equation 4, with a retain term.
 """
 
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from workers.unlearn.descent import Batch, Descent, DescentParams
+from lethe.methods.approximate import SimNpoParams
+from workers.unlearn.descent import Batch, Descent
 from workers.unlearn.method import Context, Move
-
-
-class SimNpoParams(DescentParams):
-    """How to weigh.
-
-    Attributes:
-        beta: inverse temperature.
-        delta: margin; the paper's gamma.
-        gamma: weight of the forget set's term.
-        alpha: weight of the retain set's descent.
-    """
-
-    beta: float = Field(default=4.5, gt=0, le=100, allow_inf_nan=False)
-    delta: float = Field(default=0.0, ge=0, le=100, allow_inf_nan=False)
-    gamma: float = Field(default=0.125, gt=0, le=1000, allow_inf_nan=False)
-    alpha: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
 
 
 def simnpo(context: Context, params: SimNpoParams) -> Move:

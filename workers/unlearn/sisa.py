@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from lethe.recipes.training import TrainingParams
 from workers.unlearn.seeds import seed_for
 from workers.unlearn.state import (
     TrainingState,
@@ -24,7 +25,7 @@ from workers.unlearn.state import (
     write_model,
     write_optimizer,
 )
-from workers.unlearn.task import Examples, Task, TrainingParams, count, join, take
+from workers.unlearn.task import Examples, Fitted, Task, count, join, take
 
 CPU = torch.device("cpu")
 
@@ -145,10 +146,10 @@ def train_shard(
     loop = _Loop(task, model, optimizer, work, on_progress, cancelled)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for r in range(done + 1, len(slices)):
-            union = join(slices[: r + 1])
-            for epoch in range(epochs):
-                torch.manual_seed(seed_for(seed, "noise", shard, r, epoch))
-                loop.epoch(union, seed_for(seed, "order", shard, r, epoch))
+            if isinstance(task, Fitted):
+                loop.learn(task, slices, r, f"{seed}/{shard}")
+            else:
+                _descend(loop, slices, r, epochs, seed, shard)
             on_checkpoint(r, _read(model, optimizer))
     on_progress(1.0)
     return _read(model, optimizer)
@@ -193,6 +194,13 @@ class _Loop:
             self.seen += len(batch)
             self.on_progress(self.seen / self.work)
 
+    def learn(self, task: Fitted, slices: Sequence[Examples], r: int, seed: str) -> None:
+        """Learn one slice by the task's own means."""
+        if self.cancelled():
+            raise Cancelled
+        task.learn(self.model, slices, r, seed)
+        self.on_progress((r + 1) / len(slices))
+
     def _step(self, examples: Examples, batch: Tensor) -> None:
         if self.cancelled():
             raise Cancelled
@@ -206,10 +214,21 @@ class _Loop:
         self.optimizer.step()
 
 
+def _descend(
+    loop: _Loop, slices: Sequence[Examples], r: int, epochs: int, seed: str, shard: int
+) -> None:
+    union = join(slices[: r + 1])
+    for epoch in range(epochs):
+        torch.manual_seed(seed_for(seed, "noise", shard, r, epoch))
+        loop.epoch(union, seed_for(seed, "order", shard, r, epoch))
+
+
 def _optimizer(training: TrainingParams, model: nn.Module) -> Optimizer:
     kinds: dict[str, type[AdamW | SGD]] = {"adamw": AdamW, "sgd": SGD}
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return kinds[training.optimizer](
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        # A fitted model may keep all it has learnt in buffers; an optimiser needs something.
+        weights or [nn.Parameter(torch.empty(0))],
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
     )

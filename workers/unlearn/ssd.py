@@ -9,27 +9,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from lethe.methods.approximate import SsdParams
 from workers.unlearn.guarded import PROBE_RECORDS
-from workers.unlearn.method import Context, GuardParams, Move
+from workers.unlearn.method import Context, Move
 from workers.unlearn.seeds import seed_for
 from workers.unlearn.task import Examples, Task, count, take
-
-
-class SsdParams(GuardParams):
-    """What to dampen, and by how much.
-
-    Attributes:
-        alpha: a weight is selected where its importance to the forget set is over alpha times that
-            to the retain set.
-        dampening: the paper's lambda; a selected weight is multiplied by dampening times the ratio
-            retain to forget, at most 1.
-    """
-
-    alpha: float = Field(default=10.0, gt=0, le=1e6, allow_inf_nan=False)
-    dampening: float = Field(default=1.0, ge=0, le=1e6, allow_inf_nan=False)
 
 
 def ssd(context: Context, params: SsdParams) -> Move:

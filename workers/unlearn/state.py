@@ -1,9 +1,11 @@
 """The trained part of a model and of its optimiser, as flat tensors that safetensors can hold."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -62,18 +64,30 @@ def write_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put tensors read by `read_model` into a model of the same task.
 
     Raises:
-        ValueError: names or shapes are not the model's.
+        ValueError: names, shapes or types are not the model's. A buffer that is empty in a fresh
+            model takes any number of values.
     """
     trained = _trained(model)
-    if {name: tensor.shape for name, tensor in trained.items()} != {
-        name: tensor.shape for name, tensor in tensors.items()
-    }:
+    empty = {name for name, tensor in trained.items() if not tensor.numel()}
+    if not empty <= tensors.keys() or _shapes(trained, empty) != _shapes(tensors, empty):
         raise ValueError(
             "the state does not fit the model: names or shapes differ; use the recipe and the "
             "parameters that it was trained with"
         )
     for name, tensor in trained.items():
-        tensor.data.copy_(tensors[name])
+        if name in empty:
+            tensor.data = tensors[name].to(tensor.device, copy=True)
+        else:
+            tensor.data.copy_(tensors[name])
+
+
+def _shapes(
+    tensors: Mapping[str, Tensor], without: AbstractSet[str]
+) -> dict[str, tuple[torch.dtype, torch.Size | None]]:
+    return {
+        name: (tensor.dtype, None if name in without else tensor.shape)
+        for name, tensor in tensors.items()
+    }
 
 
 def read_optimizer(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:

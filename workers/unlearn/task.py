@@ -5,30 +5,19 @@ prediction, from which losses and accuracies follow in one way for every kind of
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+
+from lethe.recipes.training import TrainingParams
 
 Examples = dict[str, Tensor]
 """Records as tensors: each of shape (n, ...), the first dimension counting records."""
 
 IGNORED = -100
 """The target of a place where there is nothing to predict (padding)."""
-
-
-class TrainingParams(BaseModel):
-    """How long and how a model is trained; the only place of these defaults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(default=20, ge=1, le=10_000)
-    batch_size: int = Field(default=16, ge=1, le=65_536)
-    learning_rate: float = Field(default=1e-3, gt=0, le=10, allow_inf_nan=False)
-    weight_decay: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
-    max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
 
 
 class Task(Protocol):
@@ -65,6 +54,45 @@ class Task(Protocol):
 
     def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
         """Share of each record's predictions that are right, in [0, 1]: (n,)."""
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A task that learns a slice by means of its own, without steps down a gradient."""
+
+    def learn(self, model: nn.Module, slices: Sequence[Examples], r: int, seed: str) -> None:
+        """Learn slice r in place, the model having learnt slices[:r].
+
+        What comes of it depends on slices[: r + 1], the seed and the recipe alone.
+        """
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What came of taking records out.
+
+    Attributes:
+        within: the guarantee holds; where it does not, the model is what it was.
+        spent: of the budget, after this removal; 0 for an exact one.
+        budget: all that may be spent before the model is trained again; 0 for an exact one.
+        reason: in words for a report.
+    """
+
+    within: bool
+    spent: float
+    budget: float
+    reason: str
+
+
+@runtime_checkable
+class Removable(Protocol):
+    """A task whose stored state can take records out again."""
+
+    def remove(self, model: nn.Module, forget: Examples, retain: Examples) -> Removed:
+        """Take the records of `forget` out in place; those of `retain` are all that stay.
+
+        Whether records were in the state cannot be told from it: the caller knows.
+        """
 
 
 def mean_nll(log_distribution: Tensor, targets: Tensor) -> Tensor:

@@ -6,24 +6,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.planning.rules import (
-    DEFAULT_METHODS,
-    METHOD_GUARANTEES,
     Candidate,
     DatasetFacts,
     ModelFacts,
     ModelPolicy,
     PlannedAction,
-    ShardHit,
     plan_dataset,
     plan_derived,
     plan_model,
     stronger,
 )
+from lethe.methods.spec import Need, ShardHit
 
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 DUE = NOW + timedelta(days=30)
-ALL = frozenset(METHOD_GUARANTEES)
-DEFAULT = frozenset(DEFAULT_METHODS)
+TRAINED: frozenset[Need] = frozenset({"gradients", "checkpoints", "layers", "text"})
+DEFAULT = {"sisa", "retrain", "gradient_ascent"}
 
 
 def make_facts(
@@ -35,7 +33,7 @@ def make_facts(
     hits: tuple[ShardHit, ...] = (ShardHit(1, 1, 2),),
     epochs: int = 8,
     seconds_per_record_pass: float = 0.5,
-    supported_methods: frozenset[str] = ALL,
+    offered: frozenset[Need] = TRAINED,
     policy: ModelPolicy | None = None,
     queue_seconds: float = 60.0,
     served: bool = True,
@@ -52,7 +50,7 @@ def make_facts(
         hits=hits,
         epochs=epochs,
         seconds_per_record_pass=seconds_per_record_pass,
-        supported_methods=supported_methods,
+        offered=offered,
         policy=policy or ModelPolicy(),
         queue_seconds=queue_seconds,
         served=served,
@@ -166,9 +164,9 @@ def test_a_single_shard_and_slice_is_retrained_whole() -> None:
         (make_facts(hits=(ShardHit(0, 0, 0),)), "gradient_ascent", "at least one known record"),
         (make_facts(weights_present=False), "gradient_ascent", "weights to start from"),
         (
-            make_facts(supported_methods=frozenset({"retrain"})),
+            make_facts(offered=frozenset()),
             "sisa",
-            "recipe classifier does not support",
+            "keeps no training checkpoints",
         ),
         (
             make_facts(policy=ModelPolicy(minimum_guarantee="exact")),
@@ -216,10 +214,10 @@ def test_an_approximate_method_in_time_comes_with_a_commitment() -> None:
 def test_the_commitment_counts_from_now_when_exact_is_allowed_already() -> None:
     past = ModelPolicy(exact_not_before=NOW - timedelta(days=90))
     for policy in (past, ModelPolicy()):
-        facts = make_facts(policy=policy, supported_methods=frozenset({"gradient_ascent"}))
+        facts = make_facts(policy=replace(policy, allowed_methods=frozenset({"gradient_ascent"})))
         assert plan(facts).commitment_due_at == NOW + timedelta(days=30)
     at_once = replace(past, retraining_every_days=0)
-    facts = make_facts(policy=at_once, supported_methods=frozenset({"gradient_ascent"}))
+    facts = make_facts(policy=replace(at_once, allowed_methods=frozenset({"gradient_ascent"})))
     assert plan(facts).commitment_due_at == NOW
 
 
@@ -381,5 +379,5 @@ def test_other_methods_are_considered_only_where_policy_names_them() -> None:
     assert action.guarantee == "approximate"
     assert action.commitment_due_at is not None
     assert {one.method for one in action.candidates} == DEFAULT | {"npo", "scrub"}
-    refused = plan(make_facts(policy=named, supported_methods=frozenset({"retrain"})))
+    refused = plan(make_facts(policy=named, offered=frozenset()))
     assert refused.state == "not_reachable"

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.planning.rules import Guarantee
 from app.verification.rules import (
     Check,
     Margins,
@@ -17,6 +16,7 @@ from app.verification.rules import (
     judge,
     judge_check,
 )
+from lethe.methods.spec import Guarantee
 
 MARGINS = Margins()
 
