@@ -45,7 +45,7 @@ from app.runs import service as runs
 from app.sla import service as sla
 from app.verification import service as verification
 from app.verification.rules import after
-from lethe.methods import EXACT, guarantee_of
+from lethe.methods import EXACT, METHODS, guarantee_of
 from lethe.methods.spec import Guarantee
 
 ENDED = frozenset({ActionState.DONE, ActionState.COMMITTED, ActionState.NOT_REACHABLE})
@@ -227,6 +227,10 @@ def _start(session: Session, run: Run, now: datetime) -> None:
         if run.kind == "destroy"
         else manifest.lay_out(session, run, now)
     )
+    if run.kind == "unlearn" and METHODS[run.method or ""].way == "switch_off":
+        # What is switched off cannot show more of the person than before: it is served at once.
+        promotion.promote_version(session, run, now)
+        inventory.switch_deployments(session, run, now)
     execution.lay_out(session, run, 0, steps, now)
     if run.kind in {"train", "unlearn"}:
         execution.lay_out(session, run, 1, [("evaluate", "all", {})], now)
@@ -370,6 +374,11 @@ def _end_of_promotion(session: Session, run: Run, now: datetime) -> None:
     _ring_requests(session, actions)
     if run.kind == "unlearn" and run.method in EXACT:
         queue.ring(session, "keep_promises", run.id)
+    if run.kind == "unlearn" and METHODS[run.method or ""].way == "switch_off":
+        # Exact already; the others whose slices were switched off as well are trained on again.
+        base = manifest.incomplete(session, run)
+        if base is not None:
+            runs.queue_unlearning(session, base, "sisa", now)
 
 
 def _fail_run(session: Session, run: Run, now: datetime) -> None:
@@ -475,6 +484,8 @@ def finish_step(session: Session, claimed: Claim, result: dict[str, Any], now: d
             manifest.save_shard(session, run, result)
         case "unlearn":
             manifest.save_unlearned(session, run, result)
+        case "remove":
+            manifest.save_removed(session, run, result)
         case "evaluate":
             rate = runs.seconds_per_record_pass(session, run)
             promotion.describe_trained(session, run, result, rate)

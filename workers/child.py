@@ -15,7 +15,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.core.errors import AppError, Problem, problem
-from app.manifest.rules import EraseJob, EvaluateJob, IndexJob, Job, TrainShardJob, UnlearnJob
+from app.manifest.rules import (
+    EraseJob,
+    EvaluateJob,
+    IndexJob,
+    Job,
+    RemoveJob,
+    TrainShardJob,
+    UnlearnJob,
+)
 from lethe.recipes import UnknownRecipe
 from workers.artifacts import ArtifactStore
 from workers.messages import Done, Failed, Message, Progress, Stored
@@ -23,6 +31,7 @@ from workers.steps import Desk, Result
 from workers.steps.erase import erase
 from workers.steps.evaluate import evaluate
 from workers.steps.index import index
+from workers.steps.remove import remove
 from workers.steps.train import train
 from workers.steps.unlearn import unlearn
 from workers.unlearn.seeds import deterministic
@@ -32,6 +41,7 @@ WORK: dict[type, Callable[[Any, Desk], Result]] = {
     IndexJob: index,
     TrainShardJob: train,
     UnlearnJob: unlearn,
+    RemoveJob: remove,
     EvaluateJob: evaluate,
     EraseJob: erase,
 }

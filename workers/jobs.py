@@ -20,6 +20,8 @@ from app.manifest.rules import (
     IndexJob,
     Job,
     ModelJob,
+    Removal,
+    RemoveJob,
     SliceRef,
     SourceJob,
     TrainShardJob,
@@ -42,6 +44,7 @@ def job_of(session: Session, settings: Settings, claimed: Claim) -> Job:
         "index": _index,
         "train_shard": _train,
         "unlearn": _unlearn,
+        "remove": _remove,
         "evaluate": _evaluate,
         "erase_records": _erase,
         "destroy": _destroy,
@@ -99,6 +102,26 @@ def _unlearn(session: Session, settings: Settings, run: Run, step: Step) -> Job:
     )
 
 
+def _remove(session: Session, settings: Settings, run: Run, step: Step) -> Job:
+    base = session.get_one(ModelVersion, run.base_version_id)
+    version = session.get_one(ModelVersion, run.new_version_id)
+    shard = step.parameters["shard"]
+    forget = [
+        (dataset, record, slice_of(bucket, base.shards, base.slices))
+        for dataset, record, bucket in repository.newly_excluded(session, base, version.id)
+        if shard_of(bucket, base.shards) == shard
+    ]
+    slices = [one for one in repository.slices(session, base.id) if one.shard == shard]
+    return RemoveJob(
+        model=_model(session, settings, version),
+        shard=shard,
+        method=run.method or "",
+        weights=slices[-1].object_digest or "",
+        first_slice=min(piece for _, _, piece in forget),
+        forget=tuple((dataset, record) for dataset, record, _ in forget),
+    )
+
+
 def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Job:
     version = session.get_one(ModelVersion, run.new_version_id)
     before: tuple[SliceRef, ...] = ()
@@ -112,6 +135,11 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
         if run.method in EXACT:
             requests += repository.promised_requests(session, version.model_id)
     forget = repository.suppressed_records(session, requests, version.id)
+    erased = repository.erased_digests(session, requests)
+    if run.base_version_id is not None and not requests:
+        # Nobody asked just now: whoever asked before must still be left out.
+        forget = repository.excluded(session, version)
+        erased = repository.erased_from_inputs(session, version.id)
     gone = {
         (source.dataset_version_id, record)
         for source in _sources(session, settings, version)
@@ -126,8 +154,12 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
             for dataset, record, bucket in forget
             if bucket < held_out_from and (dataset, record) not in gone
         ),
-        erased_digests=repository.erased_digests(session, requests),
+        erased_digests=erased,
         method=run.method or "",
+        removals=tuple(
+            Removal(one["within"], one["spent"], one["budget"])
+            for one in execution.results(session, run.id, "remove")
+        ),
     )
 
 

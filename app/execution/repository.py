@@ -35,6 +35,12 @@ def stage_steps(session: Session, run_id: UUID, stage: int) -> Sequence[Step]:
     return session.scalars(query.order_by(Step.target)).all()
 
 
+def results(session: Session, run_id: UUID, kind: str) -> list[dict[str, Any]]:
+    """Return what a run's finished steps of one kind brought."""
+    query = select(Step.result).where(Step.run_id == run_id, Step.kind == kind)
+    return [one for one in session.scalars(query.order_by(Step.target)) if one is not None]
+
+
 def claim(
     session: Session, step_id: UUID, worker: str, now: datetime, until: datetime
 ) -> Step | None:

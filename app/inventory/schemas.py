@@ -11,18 +11,7 @@ from app.core.identifiers import IDENTIFIER_TYPE_PATTERN
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
-MethodName = Literal[
-    "sisa",
-    "retrain",
-    "gradient_ascent",
-    "grad_diff",
-    "npo",
-    "simnpo",
-    "scrub",
-    "ssd",
-    "rmu",
-    "fine_tune",
-]
+MethodName = Annotated[str, Field(max_length=100)]
 
 
 class Column(BaseModel):

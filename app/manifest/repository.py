@@ -65,8 +65,8 @@ WHERE v.collected_at IS NULL OR v.collected_at <= f.received_at
 """
 
 
-NEWLY_EXCLUDED_SHARDS = """
-SELECT DISTINCT x.bucket % :shards AS shard
+NEWLY_EXCLUDED = """
+SELECT x.dataset_version_id, x.record_no, x.bucket
 FROM manifest_exclusion x
 WHERE x.model_version_id = :version AND x.bucket < :holdout_from
     AND NOT EXISTS (
@@ -74,7 +74,7 @@ WHERE x.model_version_id = :version AND x.bucket < :holdout_from
         WHERE old.model_version_id = :base
             AND old.dataset_version_id = x.dataset_version_id AND old.record_no = x.record_no
     )
-ORDER BY shard
+ORDER BY x.dataset_version_id, x.record_no
 """
 
 
@@ -95,18 +95,40 @@ def copy_exclusions(session: Session, base_id: UUID, version_id: UUID) -> None:
     session.execute(insert(ManifestExclusion).from_select(columns, rows))
 
 
-def newly_excluded_shards(session: Session, base: ModelVersion, version_id: UUID) -> list[int]:
-    """Return the shards that hold records which a version leaves out and its base did not."""
-    rows = session.scalars(
-        text(NEWLY_EXCLUDED_SHARDS),
-        {
-            "version": version_id,
-            "base": base.id,
-            "shards": base.shards,
-            "holdout_from": base.holdout_from,
-        },
+def newly_excluded(
+    session: Session, base: ModelVersion, version_id: UUID
+) -> list[tuple[int, int, int]]:
+    """Return (dataset version, record number, bucket) of what a version leaves out, its base not.
+
+    Records of the holdout are not among them: nothing was trained on those.
+    """
+    rows = session.execute(
+        text(NEWLY_EXCLUDED),
+        {"version": version_id, "base": base.id, "holdout_from": base.holdout_from},
     )
-    return [int(shard) for shard in rows]
+    return [(dataset, record, bucket) for dataset, record, bucket in rows]
+
+
+def excluded(session: Session, version: ModelVersion) -> list[tuple[int, int, int]]:
+    """Return (dataset version, record number, bucket) of all that a version leaves out."""
+    query = select(
+        ManifestExclusion.dataset_version_id, ManifestExclusion.record_no, ManifestExclusion.bucket
+    ).where(ManifestExclusion.model_version_id == version.id)
+    rows = session.execute(
+        query.order_by(ManifestExclusion.dataset_version_id, ManifestExclusion.record_no)
+    )
+    return [(dataset, record, bucket) for dataset, record, bucket in rows]
+
+
+def incomplete_shards(session: Session, version_id: UUID) -> set[int]:
+    """Return the shards that are not as training makes them.
+
+    An approximate method has changed them, or slices of theirs were switched off.
+    """
+    query = select(ModelSlice.shard).where(
+        ModelSlice.model_version_id == version_id, ModelSlice.manifest_digest.is_(None)
+    )
+    return set(session.scalars(query))
 
 
 def copy_slices(session: Session, base_id: UUID, version_id: UUID, without: Iterable[int]) -> None:
@@ -312,6 +334,17 @@ def erased_digests(session: Session, request_ids: Sequence[UUID]) -> tuple[str, 
             & (SuppressedRecord.record_no == ErasedRecord.record_no),
         )
         .where(SuppressedRecord.request_id.in_(request_ids))
+    )
+    return tuple(sorted(digest.hex() for digest in session.scalars(query)))
+
+
+def erased_from_inputs(session: Session, version_id: UUID) -> tuple[str, ...]:
+    """Return the keyed digests, in hex, of all that was erased from a version's inputs."""
+    query = (
+        select(ErasedRecord.digest)
+        .distinct()
+        .join(ModelInput, ModelInput.dataset_version_id == ErasedRecord.dataset_version_id)
+        .where(ModelInput.model_version_id == version_id)
     )
     return tuple(sorted(digest.hex() for digest in session.scalars(query)))
 

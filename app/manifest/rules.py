@@ -91,11 +91,37 @@ class UnlearnJob:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveJob:
+    """Take records out of what one shard has stored of them.
+
+    `model` leaves them out already; `forget` are (dataset version, record number), `first_slice` is
+    the earliest slice with one.
+    """
+
+    model: ModelJob
+    shard: int
+    method: str
+    weights: str
+    first_slice: int
+    forget: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a removal has spent of its budget, in all; whether its guarantee holds."""
+
+    within: bool
+    spent: float
+    budget: float
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluateJob:
     """Measure a new version, against the one before where there is one.
 
     `forget` are (dataset version, record number) of the records to forget that can still be read;
-    `erased_digests` the keyed digests, in hex, of those that are in no file any more.
+    `erased_digests` the keyed digests, in hex, of those that are in no file any more; `removals`
+    what each shard's removal came to.
     """
 
     model: ModelJob
@@ -104,6 +130,7 @@ class EvaluateJob:
     forget: tuple[tuple[int, int], ...]
     erased_digests: tuple[str, ...]
     method: str
+    removals: tuple[Removal, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +155,7 @@ class DestroyJob:
     uris: tuple[str, ...]
 
 
-Job = IndexJob | TrainShardJob | UnlearnJob | EvaluateJob | EraseJob | DestroyJob
+Job = IndexJob | TrainShardJob | UnlearnJob | RemoveJob | EvaluateJob | EraseJob | DestroyJob
 
 
 def uris_read(job: Job) -> tuple[str, ...]:

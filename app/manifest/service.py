@@ -1,5 +1,6 @@
 """Making a manifest: which records a new model version is trained on, where in it."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from app.execution.rules import NewStep
 from app.manifest import repository
-from app.manifest.rules import shard_of
+from app.manifest.rules import shard_of, slice_of
 from app.models import Action, DatasetVersion, Model, ModelSlice, ModelVersion, Run
-from lethe.methods import EXACT
+from lethe.methods import METHODS
 
 
 def lay_out(session: Session, run: Run, now: datetime) -> list[NewStep]:
@@ -31,6 +32,14 @@ def lay_out(session: Session, run: Run, now: datetime) -> list[NewStep]:
 def successor(session: Session, version_id: UUID) -> ModelVersion:
     """Return the live version that has taken a version's place, or the version itself."""
     return repository.successor(session, session.get_one(ModelVersion, version_id))
+
+
+def incomplete(session: Session, run: Run) -> ModelVersion | None:
+    """Return the version that a run has made, or what replaced it, if training must complete it."""
+    if run.new_version_id is None:
+        return None
+    version = successor(session, run.new_version_id)
+    return version if repository.incomplete_shards(session, version.id) else None
 
 
 def is_given_up(session: Session, run: Run) -> bool:
@@ -58,21 +67,80 @@ def _lay_out_unlearning(session: Session, run: Run, now: datetime) -> list[NewSt
     repository.add_inputs(session, version, trained_on, now)
     repository.add_edge(session, base.artifact_id, version.artifact_id, "replaced_by", run.id, now)
     repository.lock_manifests(session)
-    if run.method not in EXACT:
-        repository.copy_exclusions(session, base.id, version.id)
-        requests = repository.requests_of_run(session, run.id)
-        forget = repository.suppressed_records(session, requests, base.id)
-        hit = {
-            shard_of(bucket, base.shards) for _, _, bucket in forget if bucket < base.holdout_from
-        }
-        repository.copy_slices(session, base.id, version.id, hit)
-        return [_shard_step("unlearn", shard) for shard in sorted(hit)]
+    way = METHODS[run.method or ""].way
+    if way == "steps":
+        return _lay_out_steps(session, run, base, version)
     repository.exclude_suppressed(session, version.id)
-    shards = list(range(version.shards))
-    if run.method == "sisa":
-        shards = repository.newly_excluded_shards(session, base, version.id)
-    repository.copy_slices(session, base.id, version.id, shards)
-    return [_shard_step("train_shard", shard) for shard in shards]
+    first_hit = _first_hit(session, base, version)
+    if way == "switch_off" and not _leaves_any(session, base, first_hit):
+        run.method, way = "sisa", "train"
+    match way:
+        case "switch_off":
+            repository.copy_slices(session, base.id, version.id, first_hit)
+            _switch_off(session, base, version, first_hit)
+            return []
+        case "remove":
+            repository.copy_slices(session, base.id, version.id, first_hit)
+            return [_shard_step("remove", shard) for shard in sorted(first_hit)]
+        case "train":
+            shards = sorted(first_hit.keys() | repository.incomplete_shards(session, base.id))
+            if run.method == "retrain":
+                shards = list(range(version.shards))
+            repository.copy_slices(session, base.id, version.id, shards)
+            return [_shard_step("train_shard", shard) for shard in shards]
+
+
+def _lay_out_steps(
+    session: Session, run: Run, base: ModelVersion, version: ModelVersion
+) -> list[NewStep]:
+    """An approximate method proves nothing, so its version still counts as holding the records."""
+    repository.copy_exclusions(session, base.id, version.id)
+    requests = repository.requests_of_run(session, run.id)
+    forget = repository.suppressed_records(session, requests, base.id)
+    hit = {shard_of(bucket, base.shards) for _, _, bucket in forget if bucket < base.holdout_from}
+    repository.copy_slices(session, base.id, version.id, hit)
+    return [_shard_step("unlearn", shard) for shard in sorted(hit)]
+
+
+def _first_hit(session: Session, base: ModelVersion, version: ModelVersion) -> dict[int, int]:
+    """Return shard → first slice that holds a record which the version leaves out, its base not."""
+    first: dict[int, int] = {}
+    for _, _, bucket in repository.newly_excluded(session, base, version.id):
+        shard, piece = shard_of(bucket, base.shards), slice_of(bucket, base.shards, base.slices)
+        first[shard] = min(piece, first.get(shard, piece))
+    return first
+
+
+def _leaves_any(session: Session, base: ModelVersion, first_hit: Mapping[int, int]) -> bool:
+    """Say whether anything is left to serve once the hit slices are switched off."""
+    return any(
+        one.object_digest is not None
+        and one.records
+        and one.slice < first_hit.get(one.shard, base.slices)
+        for one in repository.slices(session, base.id)
+    )
+
+
+def _switch_off(
+    session: Session, base: ModelVersion, version: ModelVersion, first_hit: Mapping[int, int]
+) -> None:
+    """Leave of each hit shard the slices before the first hit one: what they made is clean."""
+    repository.put_slices(
+        session,
+        [
+            ModelSlice(
+                model_version_id=version.id,
+                shard=one.shard,
+                slice=one.slice,
+                chain=one.chain if one.slice < first_hit[one.shard] else "switched_off",
+                object_digest=one.object_digest if one.slice < first_hit[one.shard] else None,
+                manifest_digest=one.manifest_digest if one.slice < first_hit[one.shard] else None,
+                records=one.records if one.slice < first_hit[one.shard] else 0,
+            )
+            for one in repository.slices(session, base.id)
+            if one.shard in first_hit
+        ],
+    )
 
 
 def _shard_step(kind: str, shard: int) -> NewStep:
@@ -158,6 +226,26 @@ def save_unlearned(session: Session, run: Run, result: dict[str, Any]) -> None:
         "manifest_digest": None,
     }
     save_shard(session, run, {"shard": result["shard"], "slices": [*kept, weights]})
+
+
+def save_removed(session: Session, run: Run, result: dict[str, Any]) -> None:
+    """Write down what a removal made of a shard; slices before the first hit one stay."""
+    if run.base_version_id is None:
+        message = "a removal has a version before"
+        raise ValueError(message)
+    clean = {
+        one.slice: {
+            "slice": one.slice,
+            "chain": one.chain,
+            "records": one.records,
+            "object_digest": one.object_digest,
+            "manifest_digest": one.manifest_digest,
+        }
+        for one in repository.slices(session, run.base_version_id)
+        if one.shard == result["shard"] and one.slice < result["first_slice"]
+    }
+    slices = [clean.get(one["slice"], one) for one in result["slices"]]
+    save_shard(session, run, {"shard": result["shard"], "slices": slices})
 
 
 def leaves_out(session: Session, run: Run, action: Action) -> bool:

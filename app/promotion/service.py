@@ -40,30 +40,38 @@ def publish_version(session: Session, run: Run, now: datetime) -> None:
 
 
 def promote_version(session: Session, run: Run, now: datetime) -> list[str]:
-    """Put a run's new version in its base's place; return the stored objects to destroy."""
+    """Put a run's new version in its base's place; return the stored objects to destroy.
+
+    One that took its place already, before it was measured, stays there.
+    """
     # As a deployment does: it serves the old version before this, and is switched, or the new one.
     session.get_one(Model, run.model_id, with_for_update=True)
     base = session.get_one(ModelVersion, run.base_version_id)
     version = session.get_one(ModelVersion, run.new_version_id)
-    base.state, base.superseded_at = "superseded", now
-    version.state, version.promoted_at = "live", now
-    audit.record(
-        session,
-        "model_version_promoted",
-        now,
-        model_version=version.id,
-        run=run.id,
-        manifest_digest=version.manifest_digest,
-    )
+    if version.promoted_at is None:
+        base.state, base.superseded_at = "superseded", now
+        version.state, version.promoted_at = "live", now
+        audit.record(
+            session,
+            "model_version_promoted",
+            now,
+            model_version=version.id,
+            run=run.id,
+            manifest_digest=version.manifest_digest,
+        )
     session.flush()
     return repository.unneeded_objects(session, version.model_id)
 
 
 def discard_version(session: Session, run: Run, now: datetime) -> None:
-    """Give up a version that is not to be served; its objects go with the next destruction."""
+    """Give up a version that is not to be served; its objects go with the next destruction.
+
+    One that is served already stays: the version before it has seen the records.
+    """
     if run.new_version_id is not None:
         version = session.get_one(ModelVersion, run.new_version_id)
-        version.state, version.superseded_at = "failed", now
+        if version.promoted_at is None:
+            version.state, version.superseded_at = "failed", now
 
 
 def lay_out_destruction(session: Session, run: Run) -> list[NewStep]:

@@ -28,6 +28,6 @@ def of_run(session: Session, run_id: UUID) -> list[dict[str, Any]]:
 
 def failed_unlearning(session: Session, run_id: UUID) -> list[str]:
     """Return why unlearning steps of a run ended as failed, if any did."""
-    query = select(Step.result).where(Step.run_id == run_id, Step.kind == "unlearn")
+    query = select(Step.result).where(Step.run_id == run_id, Step.kind.in_(["unlearn", "remove"]))
     results = [one for one in session.scalars(query) if one is not None]
     return [str(one["reason"]) for one in results if one["status"] == "failed"]

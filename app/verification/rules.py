@@ -18,6 +18,11 @@ NextStep = Literal["promote", "escalate", "await_acceptance", "fail"]
 
 _CHANCE: Final = 0.5
 _ATTACKS: Final = frozenset({"membership", "tail"})
+_DECIDING: Final[Mapping[Guarantee, frozenset[str]]] = {
+    "exact": frozenset({"process"}),
+    "certified": frozenset({"process", "utility"}),
+    "approximate": _ATTACKS | {"utility"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +129,16 @@ def judge(guarantee: Guarantee, checks: Sequence[Check], margins: Margins) -> Ju
        easier or harder than the holdout, so attacks and utility are shown and overrule nothing; an
        attack that succeeds is named in the summary, since a copy under another identifier is one
        explanation. Without a process check the verdict is `inconclusive`.
-    3. Any other guarantee: the worst verdict of its membership, tail and utility checks. A pass
+       `certified`: its bound decides in the same way, together with utility, which a bound says
+       nothing of.
+    3. `approximate`: the worst verdict of its membership, tail and utility checks. A pass
        needs a membership check and a tail check, because a mean cannot see a sparse leak. Process
        checks are shown and decide nothing.
     """
     # 1.
     attacks = sum(check.family in _ATTACKS for check in checks)
     judged = [(check, judge_check(check, margins, attacks)) for check in _holm(checks)]
-    deciding: frozenset[str] = (
-        frozenset({"process"}) if guarantee == "exact" else _ATTACKS | {"utility"}
-    )
+    deciding = _DECIDING[guarantee]
     decided = tuple(verdict for check, verdict in judged if check.family in deciding)
     shown = tuple(
         verdict
@@ -142,7 +147,7 @@ def judge(guarantee: Guarantee, checks: Sequence[Check], margins: Margins) -> Ju
         for check, verdict in judged
     )
     families = {check.family for check in checks}
-    if guarantee == "exact":
+    if guarantee != "approximate":
         # 2.
         missing = sorted({"process"} - families)
         attacked = [
@@ -151,7 +156,8 @@ def judge(guarantee: Guarantee, checks: Sequence[Check], margins: Margins) -> Ju
             if check.family in _ATTACKS and verdict.verdict == "fail"
         ]
         verdict = _worst(decided, missing)
-        return Judgement(verdict, "process", shown, _process_summary(verdict, attacked))
+        summary = _process_summary(guarantee, verdict, attacked)
+        return Judgement(verdict, "process", shown, summary)
     # 3.
     missing = sorted(_ATTACKS - families)
     verdict = _worst(decided, missing)
@@ -256,6 +262,9 @@ def _judge_utility(check: Check, margins: Margins) -> CheckVerdict:
 
 
 def _judge_process(check: Check) -> CheckVerdict:
+    if "budget" in check.details:
+        spent = f"{check.details['spent']:.3g} of {check.details['budget']:.3g} of the budget spent"
+        return CheckVerdict(check.name, "fail" if check.estimate else "pass", f"{spent}.")
     if check.estimate:
         return CheckVerdict(
             check.name, "fail", f"{check.estimate:g} records or shards are not as they must be."
@@ -293,11 +302,16 @@ def _worst(verdicts: Sequence[CheckVerdict], missing: Sequence[str]) -> Verdict:
     return "inconclusive" if missing or "inconclusive" in found else "pass"
 
 
-def _process_summary(verdict: Verdict, attacked: Sequence[str]) -> str:
+def _process_summary(guarantee: Guarantee, verdict: Verdict, attacked: Sequence[str]) -> str:
+    shown = (
+        "By its process: the model was trained without the records."
+        if guarantee == "exact"
+        else "Within its bound of a model trained without the records, as its method assumes."
+    )
     summary = {
-        "pass": "By its process: the model was trained without the records.",
-        "fail": "The process does not hold: the model cannot be called exact.",
-        "inconclusive": "No process check was recorded, so the run cannot be called exact.",
+        "pass": shown,
+        "fail": f"The process does not hold: the model cannot be called {guarantee}.",
+        "inconclusive": f"No process check was recorded, so the run cannot be called {guarantee}.",
     }[verdict]
     if not attacked:
         return summary

@@ -110,19 +110,48 @@ def test_a_model_without_a_recipe_is_not_trained(town: Town) -> None:
 @pytest.mark.parametrize(
     ("recipe", "change", "named"),
     [
-        ("classifier", {"classes": 1}, "classes"),
-        ("classifier", {"hiden": [8]}, "hiden"),
-        ("classifier", {"features": ["x0", "not_there"]}, "not_there"),
-        ("classifier", {"label": "email"}, "email"),
+        ("classifier", {"classes": 1}, "parameters.classes"),
+        ("classifier", {"hiden": [8]}, "parameters.hiden"),
         ("oracle", {}, "classifier"),
-        ("causal_lm", {}, "features"),
+        ("causal_lm", {}, "parameters.features"),
     ],
 )
-def test_a_recipe_that_does_not_fit_fails_its_run_and_changes_nothing_served(
+def test_a_recipe_that_cannot_make_a_model_is_refused_when_it_is_registered(
     town: Town, recipe: str, change: dict[str, object], named: str
 ) -> None:
-    town.dataset("d", points(4))
     model = {"name": "m", "recipe": recipe, "parameters": CLASSIFIER | change}
+    assert named in told(town.refused(Role.ENGINEER, 422, "POST", "/v1/models", model))
+    town.refused(Role.ENGINEER, 404, "GET", "/v1/models/m")
+
+
+@pytest.mark.parametrize(
+    ("policy", "named"),
+    [
+        ({"allowed_methods": ["sisa", "magic"]}, "magic"),
+        ({"method_parameters": {"magic": {}}}, "magic"),
+        ({"method_parameters": {"npo": {"beta": -1}}}, "method_parameters.npo.beta"),
+        ({"method_parameters": {"npo": {"bta": 1}}}, "method_parameters.npo.bta"),
+    ],
+)
+def test_a_policy_that_no_method_can_follow_is_refused(
+    town: Town, policy: dict[str, object], named: str
+) -> None:
+    model = {"name": "m", "recipe": "classifier", "parameters": CLASSIFIER}
+    refused = town.refused(Role.ENGINEER, 422, "POST", "/v1/models", model | {"policy": policy})
+    assert named in told(refused)
+    town.ok(Role.ENGINEER, "POST", "/v1/models", model)
+    assert named in told(town.refused(Role.ENGINEER, 422, "PUT", "/v1/models/m/policy", policy))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"features": ["x0", "not_there"]}, "not_there"), ({"label": "email"}, "email")],
+)
+def test_a_recipe_that_does_not_fit_the_data_fails_its_run_and_changes_nothing_served(
+    town: Town, change: dict[str, object], named: str
+) -> None:
+    town.dataset("d", points(4))
+    model = {"name": "m", "recipe": "classifier", "parameters": CLASSIFIER | change}
     town.ok(Role.ENGINEER, "POST", "/v1/models", model)
     run = town.train("m", "d")
     assert run["state"] == "failed"

@@ -205,7 +205,8 @@ def test_losing_every_message_loses_nothing(trained: Town) -> None:
 
 def test_a_permanent_failure_waits_for_a_person_and_serves_the_old_version(trained: Town) -> None:
     town = trained
-    inputs = {"name": "wrong", "recipe": "classifier", "parameters": {"label": "y"}}
+    parameters = CLASSIFIER | {"label": "email"}
+    inputs = {"name": "wrong", "recipe": "classifier", "parameters": parameters}
     town.ok(Role.ENGINEER, "POST", "/v1/models", inputs)
     run = town.train("wrong", "d")
     assert run["state"] == "failed"

@@ -4,7 +4,7 @@ Thudi et al. 2022 ("On the Necessity of Auditable Algorithmic Definitions for Ma
 weights alone cannot show that a record was left out; only the training that made them can.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from workers.evidence.types import Evidence
 
@@ -51,4 +51,39 @@ def process_evidence(
             "untouched_changed": changed,
         },
         would_settle="nothing more; the training can be replayed from its manifest",
+    )
+
+
+def bound_evidence(removals: Sequence[tuple[float, float]]) -> Evidence:
+    """Count the shards whose removals have spent more than their budget; 0 is what must be.
+
+    Guo et al. 2020 ("Certified Data Removal from Machine Learning Models", arXiv 1911.03030),
+    section 3: while the sum of the gradient residuals is within the budget, the model cannot be
+    told from one trained without the records beyond epsilon and delta.
+
+    Args:
+        removals: (spent, budget) of each shard that records were taken out of.
+
+    Raises:
+        ValueError: there is no removal, so nothing is bounded.
+    """
+    if not removals:
+        raise ValueError("without a removal there is no bound to show")
+    spent, budget = max(removals, key=lambda one: one[0] - one[1])
+    return Evidence(
+        name="certified_bound",
+        family="process",
+        threat_model="T4",
+        reference="training without the records, under the assumptions of the method",
+        unit="record",
+        n=len(removals),
+        m=0,
+        estimate=float(sum(not used <= allowed for used, allowed in removals)),
+        low=None,
+        high=None,
+        level=None,
+        p_value=None,
+        positive_control=None,
+        details={"spent": spent, "budget": budget},
+        would_settle="nothing more while the budget lasts; then the model is trained again",
     )

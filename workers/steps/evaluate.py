@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.manifest.rules import EvaluateJob, ModelJob, SliceRef, model_prefix
-from lethe.methods import EXACT
+from lethe.methods import EXACT, METHODS
 from lethe.recipes import recipe_digest
 from workers.evidence.loss import forget_loss
 from workers.evidence.membership import loss_membership, tail_test
-from workers.evidence.process import process_evidence
+from workers.evidence.process import bound_evidence, process_evidence
 from workers.evidence.types import Evidence
 from workers.evidence.utility import utility
 from workers.manifest import Record, holdout_records, records_by_number, trained_records
@@ -95,9 +95,11 @@ def _model(task: Task, model: ModelJob, slices: Sequence[SliceRef], desk: Desk) 
     prefix, members = model_prefix(model.model_id), []
     for shard in sorted({one.shard for one in slices}):
         own = [one for one in slices if one.shard == shard]
-        weights = max(own, key=lambda one: one.slice).object_digest
+        # Where later slices are switched off, the last that is on is what serves.
+        stored = [one for one in own if one.object_digest is not None]
         records = sum(one.records for one in own)
-        if records and weights is not None:
+        if records and stored:
+            weights = max(stored, key=lambda one: one.slice).object_digest or ""
             state = TrainingState.from_tensors(load_tensors(desk.store.get(prefix, weights)))
             members.append((records, restore(task, state, seed=model.seed, shard=shard)))
     return ensemble(task, members)
@@ -113,6 +115,8 @@ def _checks(
     checks = []
     if _is_exact_erasure(job, sets):
         checks.append(_process(job, sets, desk))
+    if METHODS[job.method].guarantee == "certified":
+        checks.append(bound_evidence([(one.spent, one.budget) for one in job.removals]))
     if sets.forget and sets.holdout:
         forget_subjects, holdout_subjects = (
             sets.subjects(sets.forget),
@@ -154,7 +158,7 @@ def _process(job: EvaluateJob, sets: _Sets, desk: Desk) -> Evidence:
         if one.manifest_digest is not None:
             stored = desk.store.get_json(prefix, one.manifest_digest)
             manifest |= {bytes.fromhex(str(digest)) for digest in stored}  # type: ignore[union-attr]
-    untouched = _untouched(job) if job.method == "sisa" else set()
+    untouched = _untouched(job) if job.method != "retrain" else set()
     return process_evidence(
         {one.digest for one in sets.forget} | {bytes.fromhex(one) for one in job.erased_digests},
         manifest,
