@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from app.core.errors import AppError, Problem, problem
@@ -36,6 +37,17 @@ from workers.steps.train import train
 from workers.steps.unlearn import unlearn
 from workers.unlearn.seeds import deterministic
 from workers.unlearn.sisa import TrainingDiverged
+
+
+class OutOfMemory(AppError):
+    """The step needs more memory than its worker has."""
+
+    slug = "out-of-memory"
+    advice = (
+        "Lower the batch size or the length of the texts, or run a worker with more memory, then "
+        "retry; the model is untouched."
+    )
+
 
 WORK: dict[type, Callable[[Any, Desk], Result]] = {
     IndexJob: index,
@@ -81,7 +93,15 @@ def do(job: Job, desk: Desk) -> Message:
         # Raised by recipes, methods and checks, whose texts hold no value of a record.
         return Failed(_problem("step-refused", str(error), error), permanent=True)
     except Exception as error:  # noqa: BLE001 the run boundary: it becomes a failed step
+        if _out_of_memory(error):
+            return Failed(OutOfMemory().problem, permanent=False)
         return Failed(_problem("step-crashed", "The step crashed.", error), permanent=False)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # On the CPU torch has no type for it.
+    told = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return told or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def _problem(slug: str, detail: str, error: Exception) -> Problem:
