@@ -11,6 +11,7 @@ from app.core.clock import utc_now
 from app.core.config import Settings
 from app.core.security import Role
 from lethe.certificate import verify_bundle
+from lethe.methods import METHODS
 from tests.integration.town import Json, Town
 from tests.integration.worlds import LANGUAGE, notes
 
@@ -202,23 +203,34 @@ def test_training_after_an_erasure_leaves_the_person_out(
     assert [one["version"] for one in found["models"]] == [2] if left_out else [2, 3]
 
 
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [
-        ("grad_diff", {}),
-        ("npo", {}),
-        ("simnpo", {}),
-        ("scrub", {}),
-        ("ssd", {"alpha": 1.0}),
-        ("rmu", {"layer": "transformer.h.0", "alpha": 10.0, "steering": 20.0}),
-        ("fine_tune", {}),
-    ],
-)
+SHORT = {"max_steps": 12}
+PARAMETERS: dict[str, Json] = {
+    "gradient_ascent": SHORT,
+    "grad_diff": SHORT,
+    "npo": SHORT,
+    "simnpo": SHORT,
+    "scrub": SHORT,
+    "ssd": {"alpha": 1.0},
+    "rmu": SHORT | {"layer": "transformer.h.0", "alpha": 10.0, "steering": 20.0},
+    "fine_tune": SHORT,
+    "distill": {"max_steps": 3},
+    "noise_and_prune": {"max_steps": 3},
+    "task_vector": {},
+    "influence": {"iterations": 3},
+    "localised_ablation": {},
+    "model_edit": {"layer": "transformer.h.0.mlp.c_proj", "value_steps": 5},
+}
+
+
+def test_every_method_of_steps_is_run_here() -> None:
+    assert {spec.name for spec in METHODS.values() if spec.way == "steps"} == set(PARAMETERS)
+
+
+@pytest.mark.parametrize(("method", "parameters"), PARAMETERS.items())
 def test_every_approximate_method_runs_where_policy_names_it(
-    town: Town, method: str, parameters: dict[str, object]
+    town: Town, method: str, parameters: Json
 ) -> None:
     town.dataset("notes", notes(20))
-    parameters = parameters | ({} if method == "ssd" else {"max_steps": 12})
     policy = {"allowed_methods": [method], "method_parameters": {method: parameters}}
     town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.4)
     request = town.erase(("email", somebody(town)))

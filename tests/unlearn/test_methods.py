@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from lethe.methods import METHODS
+from lethe.methods import METHODS, approximate
 from lethe.methods.approximate import FineTuneParams
 from lethe.methods.spec import GuardParams
 from tests.unlearn.unlearn_cases import Training, digits_task, lm_params
@@ -24,7 +24,7 @@ from workers.unlearn.sisa import restore
 from workers.unlearn.state import TrainingState, read_model
 from workers.unlearn.task import Examples, Task, join
 
-APPROXIMATE = sorted(name for name, spec in METHODS.items() if spec.guarantee == "approximate")
+APPROXIMATE = sorted(spec.name for spec in approximate.SPECS)
 VARIANTS: list[tuple[str, dict[str, object]]] = [
     *((name, {}) for name in APPROXIMATE),
     ("grad_diff", {"retain_term": "kl"}),
