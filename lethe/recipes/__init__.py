@@ -9,7 +9,7 @@ from typing import Any, Final
 import rfc8785
 
 from lethe.methods.spec import Need
-from lethe.recipes import causal_lm, classifier
+from lethe.recipes import causal_lm, classifier, gbdt, sequence_classifier
 from lethe.recipes.spec import RecipeSpec
 
 GROUP: Final = "lethe.recipes"
@@ -24,7 +24,12 @@ class UnknownRecipe(ValueError):
 
 
 def _known() -> Mapping[str, RecipeSpec[Any]]:
-    specs: list[RecipeSpec[Any]] = [classifier.SPEC, causal_lm.SPEC]
+    specs: list[RecipeSpec[Any]] = [
+        classifier.SPEC,
+        causal_lm.SPEC,
+        sequence_classifier.SPEC,
+        gbdt.SPEC,
+    ]
     specs += [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name)]
     known = {spec.name: spec for spec in specs}
     if len(known) != len(specs):

@@ -13,7 +13,7 @@ import rfc8785
 import torch
 
 THREADS = 1
-_PACKAGES = ("numpy", "peft", "torch", "transformers")
+_PACKAGES = ("numpy", "peft", "torch", "transformers", "xgboost-cpu")
 
 
 def seed_for(base: str, *parts: int | str) -> int:
