@@ -19,7 +19,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := .venv/installed
 
-.PHONY: help install demo up test check bench lock clean
+.PHONY: help install demo up test check bench lock table clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -59,7 +59,7 @@ check: install
 	$(BIN)/python -m pytest --quiet --numprocesses 2 -m "not slow and not gpu" tests/unit
 
 bench: install
-	@for script in benchmarks/bench_*.py; do $(BIN)/python "$$script"; done
+	@for script in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$script" .py)"; done
 
 # The locks are universal for Linux and leave torch out; its requirements are in pyproject.toml.
 COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --generate-hashes \
@@ -69,6 +69,9 @@ lock: install
 	$(COMPILE) --all-extras -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt -o requirements/api.txt
 	$(COMPILE) -c requirements/dev.txt --extra worker --extra s3 -o requirements/worker.txt
+
+table: install
+	$(BIN)/python -m lethe.methods --write README.md
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

@@ -1,10 +1,15 @@
+from typing import get_args
+
 import pytest
 import torch
+from torch import Tensor
 
+from lethe.recipes.training import Aggregation
 from tests.unlearn.unlearn_cases import Rows
-from workers.unlearn.aggregate import ensemble
+from workers.unlearn.aggregate import Ensemble, ensemble
 from workers.unlearn.task import IGNORED, Task, count, join, mean_nll, share_right
 
+AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 NOTES: Rows = [{"note": "x" * i} for i in range(7)]
 
 
@@ -12,21 +17,45 @@ def examples_of(kind: str, task: Task, digit_rows: Rows) -> dict[str, torch.Tens
     return task.encode(NOTES if kind == "lm_task" else digit_rows[:7])
 
 
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("kind", ["task", "lm_task"])
 def test_one_member_is_an_ordinary_model(
-    kind: str, digit_rows: Rows, request: pytest.FixtureRequest
+    kind: str, aggregation: Aggregation, digit_rows: Rows, request: pytest.FixtureRequest
 ) -> None:
     task: Task = request.getfixturevalue(kind)
     examples, model = examples_of(kind, task, digit_rows), task.build(1).train()
-    scores = ensemble(task, [(5, model)]).scores(examples)
+    scores = ensemble(task, [(5, model)], aggregation).scores(examples)
     torch.testing.assert_close(scores.losses, task.losses(model.eval(), examples))
     torch.testing.assert_close(scores.accuracies, task.accuracies(model, examples))
     assert not scores.losses.requires_grad
 
 
+def plain_join(aggregation: Aggregation, each: list[Tensor], records: list[int]) -> Tensor:
+    """The K probabilities of one prediction, from those of each member, by the book."""
+    shares = [own / sum(records) for own in records]
+    mean = torch.stack([share * p for share, p in zip(shares, each, strict=True)]).sum(0)
+    if aggregation == "mean_probabilities":
+        return mean
+    if aggregation == "mean_logits":
+        product = torch.ones(len(mean))
+        for share, p in zip(shares, each, strict=True):
+            product = product * p**share
+        return product / product.sum()
+    votes = [0.0] * len(mean)
+    for share, p in zip(shares, each, strict=True):
+        votes[int(p.argmax())] += share
+    return (len(each) * torch.tensor(votes) + mean) / (len(each) + 1)
+
+
+@pytest.mark.parametrize("records", [[3, 3, 3], [50, 7, 1]])
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("kind", ["task", "lm_task"])
-def test_members_are_joined_by_the_mean_of_their_probabilities(
-    kind: str, digit_rows: Rows, request: pytest.FixtureRequest
+def test_members_are_joined_as_the_aggregation_says(
+    kind: str,
+    aggregation: Aggregation,
+    records: list[int],
+    digit_rows: Rows,
+    request: pytest.FixtureRequest,
 ) -> None:
     task: Task = request.getfixturevalue(kind)
     examples = examples_of(kind, task, digit_rows)
@@ -39,14 +68,49 @@ def test_members_are_joined_by_the_mean_of_their_probabilities(
             if target == IGNORED:
                 continue
             each = [task.log_distribution(m, examples)[i, t].exp() for m in models]
-            mean = torch.stack(each).mean(0)
-            nll.append(-mean[target].log().item())
-            right.append(float(mean.argmax().item() == target))
+            joined = plain_join(aggregation, each, records)
+            nll.append(-joined[target].log().item())
+            right.append(float(joined.argmax().item() == target))
         losses.append(sum(nll) / len(nll))
         accuracies.append(sum(right) / len(right))
-    together = ensemble(task, [(3, model) for model in models])
+    together = ensemble(task, list(zip(records, models, strict=True)), aggregation)
     torch.testing.assert_close(together.losses(examples), torch.tensor(losses))
     torch.testing.assert_close(together.accuracies(examples), torch.tensor(accuracies))
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_the_probabilities_of_all_classes_sum_to_one(
+    aggregation: Aggregation, task: Task, digit_rows: Rows
+) -> None:
+    examples = task.encode(digit_rows[:7])
+    together = ensemble(task, [(n, task.build(n)) for n in (9, 2, 4)], aggregation)
+    each = [
+        together.losses(examples | {"y": torch.full((7,), digit)}).neg().exp()
+        for digit in range(10)
+    ]
+    torch.testing.assert_close(torch.stack(each).sum(0), torch.ones(7))
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_members_without_record_numbers_weigh_the_same(
+    aggregation: Aggregation, task: Task, digit_rows: Rows
+) -> None:
+    examples = task.encode(digit_rows[:7])
+    models = tuple(task.build(seed) for seed in range(3))
+    equal = ensemble(task, [(5, model) for model in models], aggregation)
+    unnumbered = Ensemble(task, models, aggregation=aggregation)
+    assert torch.equal(unnumbered.losses(examples), equal.losses(examples))
+
+
+def test_a_vote_leaves_no_class_impossible(task: Task, digit_rows: Rows) -> None:
+    examples = task.encode(digit_rows[:7])
+    sure = [task.build(seed) for seed in range(2)]
+    for model in sure:
+        for weights in model.parameters():
+            weights.data *= 1e3
+    losses = ensemble(task, [(1, model) for model in sure], "vote").losses(examples)
+    assert losses.isfinite().all()
+    assert losses.max() > 50
 
 
 def test_shards_without_records_do_not_count(task: Task, digit_rows: Rows) -> None:

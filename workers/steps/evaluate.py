@@ -102,7 +102,7 @@ def _model(task: Task, model: ModelJob, slices: Sequence[SliceRef], desk: Desk) 
             weights = max(stored, key=lambda one: one.slice).object_digest or ""
             state = TrainingState.from_tensors(load_tensors(desk.store.get(prefix, weights)))
             members.append((records, restore(task, state, seed=model.seed, shard=shard)))
-    return ensemble(task, members)
+    return ensemble(task, members, task.training.aggregation)
 
 
 def _score(task: Task, model: Ensemble, records: Sequence[Record]) -> Scores:

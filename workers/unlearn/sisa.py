@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from lethe.recipes.training import TrainingParams
-from workers.unlearn.seeds import seed_for
+from workers.unlearn.seeds import seed_for, seed_noise
 from workers.unlearn.state import (
     TrainingState,
     read_model,
@@ -219,7 +219,7 @@ def _descend(
 ) -> None:
     union = join(slices[: r + 1])
     for epoch in range(epochs):
-        torch.manual_seed(seed_for(seed, "noise", shard, r, epoch))
+        seed_noise(seed_for(seed, "noise", shard, r, epoch))
         loop.epoch(union, seed_for(seed, "order", shard, r, epoch))
 
 
