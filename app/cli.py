@@ -32,6 +32,7 @@ from app.health.repository import worker_alive
 from app.supervisor.commands import WorkerRole, api_command, beat_command, worker_command
 from app.supervisor.folders import default_var
 from app.supervisor.local import ending_on_signals, local_lethe
+from lethe.train import main as train
 from lethe.verify import main as verify
 
 MISUSED = 2
@@ -45,6 +46,7 @@ app = typer.Typer(
 keys = typer.Typer(help="Keys that sign, and keys that let callers in.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 app.command("verify")(verify)
+app.command("train")(train)
 
 
 @app.command()
@@ -91,7 +93,7 @@ def worker(role: WorkerRole) -> None:
 @app.command()
 def healthcheck(role: WorkerRole) -> None:
     """Fail unless a worker on this host wrote its heartbeat within the last minute."""
-    with _database_session(load_settings()) as session:
+    with database_session(load_settings()) as session:
         alive = worker_alive(session, role, socket.gethostname(), utc_now())
     if not alive:
         typer.echo(f"No {role} worker on this host was heard from within a minute.", err=True)
@@ -133,15 +135,18 @@ def keys_create(
     name: Annotated[str, typer.Option(help="Who holds it.")],
 ) -> None:
     """Make an API key and print it, this once."""
-    with _database_session(load_settings()) as session:
+    with database_session(load_settings()) as session:
         _, token = create_api_key(session, name, role, utc_now())
     typer.echo(token)
 
 
 def main() -> None:
     """Run the command line; say in one sentence what is wrong with the configuration."""
+    own = set(typer.main.get_group(app).commands)
     for point in entry_points(group="lethe.commands"):
-        _add_lazily(point)
+        # No package takes the place of a command of Lethe's own.
+        if point.name not in own:
+            _add_lazily(point)
     try:
         app()
     except ValidationError as error:
@@ -167,7 +172,8 @@ def _sentences(error: ValidationError) -> Iterator[str]:
 
 
 @contextmanager
-def _database_session(settings: Settings) -> Iterator[Session]:
+def database_session(settings: Settings) -> Iterator[Session]:
+    """Open one transaction as the service has it; end the command where the database refuses."""
     doorbell = CeleryDoorbell(celery_app(settings.redis_url.get_secret_value()))
     database = Database(settings.database_url.get_secret_value(), doorbell, pool_size=1)
     try:

@@ -75,8 +75,10 @@ def advance_run(session: Session, settings: Settings, run_id: UUID, now: datetim
     """Move one run as far as its state allows."""
     run = runs.lock_run(session, run_id)
     match RunState(run.state):
-        case RunState.QUEUED if runs.may_start(session, run):
-            _start(session, run, now)
+        case RunState.QUEUED:
+            runs.schedule(session, run, sla.promised_by(session, run.model_id))
+            if runs.may_start(session, run, now):
+                _start(session, run, now)
         case RunState.RUNNING if run.failure is not None:
             _fail_run(session, run, now)
         case RunState.RUNNING if execution.steps_done(session, run):
@@ -144,7 +146,9 @@ def _execute(session: Session, request: ErasureRequest, now: datetime) -> None:
 def _queue(session: Session, action: Action, now: datetime) -> None:
     version_id = action.model_version_id
     base = None if version_id is None else manifest.successor(session, version_id)
-    runs.queue_action(session, action, base, now)
+    run = runs.queue_action(session, action, base, now)
+    if base is not None:
+        run.predicted_seconds = planning.run_seconds(session, run, base, now)
 
 
 def _follow_actions(
@@ -294,7 +298,7 @@ def _escalate(
     runs.set_run_state(session, run, RunState.FAILED, now)
     for action, stronger in actions:
         if stronger is not None:
-            planning.replan(action, stronger)
+            planning.replan(action, stronger, run.verdict)
             _queue(session, action, now)
 
 
@@ -441,6 +445,8 @@ def start_promised(session: Session, now: datetime) -> int:
         if commitment.starts_at > now or runs.is_retraining(session, base.model_id):
             continue
         run = runs.queue_unlearning(session, base, planning.exact_method(session, action), now)
+        if run.predicted_seconds is None:
+            run.predicted_seconds = planning.run_seconds(session, run, base, now)
         started += run.created_at == now
     return started
 
@@ -487,8 +493,8 @@ def finish_step(session: Session, claimed: Claim, result: dict[str, Any], now: d
         case "remove":
             manifest.save_removed(session, run, result)
         case "evaluate":
-            rate = runs.seconds_per_record_pass(session, run)
-            promotion.describe_trained(session, run, result, rate)
+            runs.store_rates(session, run, now)
+            promotion.describe_trained(session, run, result)
             verification.store(session, run, result["checks"], now)
         case "erase_records":
             action = runs.actions_of_run(session, run.id)[0]

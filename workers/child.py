@@ -27,7 +27,7 @@ from app.manifest.rules import (
 )
 from lethe.recipes import UnknownRecipe
 from workers.artifacts import ArtifactStore
-from workers.messages import Done, Failed, Message, Progress, Stored
+from workers.messages import Done, Failed, Message, Progress, Ready, Stored
 from workers.steps import Desk, Result
 from workers.steps.erase import erase
 from workers.steps.evaluate import evaluate
@@ -35,7 +35,7 @@ from workers.steps.index import index
 from workers.steps.remove import remove
 from workers.steps.train import train
 from workers.steps.unlearn import unlearn
-from workers.unlearn.seeds import deterministic
+from workers.unlearn.seeds import deterministic, environment
 from workers.unlearn.sisa import TrainingDiverged
 
 
@@ -65,6 +65,7 @@ def serve(pipe: Connection, artifacts_url: str) -> None:
     """Do jobs from the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     deterministic()
+    pipe.send(Ready(environment()["device"]))
     desk = Desk(
         store=ArtifactStore(artifacts_url),
         on_progress=lambda share: pipe.send(Progress(share)),

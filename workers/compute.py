@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from app.core.errors import AppError
 from app.execution.service import LeaseLostError
 from app.manifest.rules import Job
-from workers.messages import Done, Failed, Message, Progress, Stored
+from workers.messages import Done, Failed, Message, Progress, Ready, Stored
 from workers.runner import Lease
 
 END_SECONDS = 5.0
@@ -28,6 +28,7 @@ class ChildWork:
         self._artifacts_url = artifacts_url
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._device: str | None = None
 
     def start(self) -> Connection:
         """Return the pipe to a living child, started if there is none."""
@@ -56,6 +57,17 @@ class ChildWork:
         """The child's process id, if one was started."""
         return None if self._process is None else self._process.pid
 
+    def device(self) -> str | None:
+        """Return what the child trains on, None until it has told; asked between jobs only."""
+        if self._pipe is not None and self._device is None:
+            try:
+                if self._pipe.poll():
+                    self._hear(self._pipe.recv())
+            except (EOFError, ConnectionResetError):
+                # It died at its start: the next job finds that out and starts another.
+                return None
+        return self._device
+
     def __call__(self, job: Job, lease: Lease) -> Done | Failed:
         """Have a job done, beating for the child meanwhile.
 
@@ -79,6 +91,8 @@ class ChildWork:
             if pipe.poll(max(0.0, beat_at - time.monotonic())):
                 message: Message = pipe.recv()
                 match message:
+                    case Ready():
+                        self._hear(message)
                     case Progress(share=told):
                         share = told
                     case Stored(values=values):
@@ -88,6 +102,10 @@ class ChildWork:
             if time.monotonic() >= beat_at:
                 lease.renew(share)
                 beat_at = time.monotonic() + lease.beat_seconds
+
+    def _hear(self, message: Message) -> None:
+        if isinstance(message, Ready):
+            self._device = message.device
 
 
 def _serve(pipe: Connection, artifacts_url: str) -> None:

@@ -51,6 +51,13 @@ def job_of(session: Session, settings: Settings, claimed: Claim) -> Job:
     }[step.kind](session, settings, run, step)
 
 
+def training_of(
+    session: Session, settings: Settings, version: ModelVersion
+) -> tuple[ModelJob, tuple[SliceRef, ...]]:
+    """Return by what and on what a version is trained, and what is stored of it."""
+    return _model(session, settings, version), _slices(session, version.id)
+
+
 def _index(session: Session, settings: Settings, run: Run, _step: Step) -> Job:
     version = session.get_one(DatasetVersion, run.dataset_version_id)
     dataset = session.get_one(Dataset, version.dataset_id)

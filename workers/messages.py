@@ -7,6 +7,13 @@ from workers.steps import Result
 
 
 @dataclass(frozen=True)
+class Ready:
+    """The child has started, and trains on this device."""
+
+    device: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far the step is, 0 to 1."""
 
@@ -35,4 +42,4 @@ class Failed:
     permanent: bool
 
 
-Message = Progress | Stored | Done | Failed
+Message = Ready | Progress | Stored | Done | Failed

@@ -73,14 +73,22 @@ Work = Callable[[Job, Lease], Done | Failed]
 class Runner:
     """Carries steps out for one worker."""
 
-    def __init__(self, database: Database, settings: Settings, role: str, work: Work) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        role: str,
+        work: Work,
+        device: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._database, self._settings, self._work = database, settings, work
+        self._device = device
         self.role, self.name = role, f"{role}@{socket.gethostname()}-{os.getpid()}"
 
     def beat(self) -> None:
         """Write this worker's heartbeat."""
         with self._database.transaction() as session:
-            execution.beat(session, self.name, self.role, utc_now())
+            execution.beat(session, self.name, self.role, utc_now(), self._device())
 
     def run_step(self, step_id: UUID) -> bool:
         """Carry a step out if it is due and free; False when there was nothing to do."""

@@ -37,7 +37,8 @@ def _keys() -> SigningKeys:
 
 @cache
 def _compute() -> Runner:
-    return Runner(_database(), load_settings(), COMPUTE, _child_work())
+    child = _child_work()
+    return Runner(_database(), load_settings(), COMPUTE, child, child.device)
 
 
 @cache

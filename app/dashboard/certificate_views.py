@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from app.core.errors import AppError
 from app.dashboard.run_views import CheckView, check_view
-from app.dashboard.words import GUARANTEES, METHODS
+from app.dashboard.words import GUARANTEES, method_words
 from lethe.certificate import CertificateInvalid, verify_bundle
 from lethe.keys import PublicKeys
 
@@ -139,7 +139,7 @@ def _done(one: Mapping[str, Any]) -> DoneView:
         kind=one["kind"],
         state=one["state"],
         method=one["method"],
-        meaning=METHODS.get(one["method"], ""),
+        meaning=method_words(one["method"]),
         guarantee=one["guarantee"],
         # What a guarantee means is said of models; a file either holds the records or does not.
         guarantee_meaning=""

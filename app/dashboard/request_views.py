@@ -9,7 +9,7 @@ from app.core.identifiers import Identifier
 from app.core.lifecycle import RequestState
 from app.dashboard.run_views import RunView
 from app.dashboard.views import WAITS_FOR_A_PERSON, PromiseView, short_id
-from app.dashboard.words import ACCEPTANCE_NEEDED, METHODS, WHAT_NEXT
+from app.dashboard.words import ACCEPTANCE_NEEDED, WHAT_NEXT, method_words
 from app.intake.schemas import ErasureRequestOut, TimelineEntry
 from app.models import Action, Artifact, ErasureRequest
 from app.sla.rules import Clock
@@ -208,7 +208,7 @@ def action_view(action: Action, artifact: Artifact) -> ActionView:
         kind=action.kind,
         state=action.state,
         method=action.method,
-        meaning=METHODS.get(action.method, ""),
+        meaning=method_words(action.method),
         guarantee=action.guarantee,
         reason=action.reason,
         predicted_seconds=None if chosen is None else chosen["predicted_seconds"],
@@ -223,7 +223,7 @@ def _candidate(one: Mapping[str, Any]) -> CandidateView:
     return CandidateView(
         method=one["method"],
         guarantee=one["guarantee"],
-        meaning=METHODS.get(one["method"], ""),
+        meaning=method_words(one["method"]),
         predicted_seconds=one["predicted_seconds"],
         finishes_at=_time(one["finishes_at"]),
         reason=one["reason"],

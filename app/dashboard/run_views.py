@@ -66,6 +66,7 @@ class RunView:
     guarantee: str | None
     state: str
     progress: float
+    starts_at: datetime | None
     predicted_seconds: float | None
     seconds: float | None
     failure: Problem | None
@@ -90,8 +91,11 @@ def run_view(run: RunOut, checks: Sequence[Mapping[str, Any]], subject: str) -> 
         guarantee=run.guarantee,
         state=run.state,
         progress=sum(one.progress for one in run.steps) / len(run.steps) if run.steps else 0.0,
+        starts_at=run.starts_at
+        if run.starts_at is not None and run.starts_at > run.created_at
+        else None,
         predicted_seconds=run.predicted_seconds,
-        seconds=run.seconds,
+        seconds=run.actual_seconds,
         failure=run.failure,
         verdict=verdict,
         summary=said.get("summary"),

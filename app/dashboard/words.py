@@ -6,6 +6,7 @@ from typing import Final
 
 from app.core.lifecycle import RequestState
 from app.verification.rules import Family
+from lethe import methods as registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,14 @@ ACCEPTANCE_NEEDED: Final = (
     "A measurement could not decide, and no stronger method is in time. Read the evidence; you may "
     "accept it with a reason and a dated promise to retrain exactly."
 )
+
+
+def method_words(name: str) -> str:
+    """Return what a method does; one that has no words here is told as its registry tells it."""
+    known = registry.METHODS.get(name)
+    if name in METHODS or known is None:
+        return METHODS.get(name, "")
+    return known.summary[:1].lower() + known.summary[1:].removesuffix(".")
 
 
 def check_words(name: str) -> CheckWords:

@@ -146,9 +146,12 @@ def due_steps(session: Session, queue: str, now: datetime, limit: int) -> Sequen
     ).all()
 
 
-def open_runs(session: Session) -> Sequence[Run]:
-    """Return runs that may have something to do besides their steps."""
-    query = select(Run).where(Run.state.not_in(["done", "failed", "cancelled"]))
+def open_runs(session: Session, now: datetime) -> Sequence[Run]:
+    """Return runs that may have something to do besides their steps; those that wait have not."""
+    query = select(Run).where(
+        Run.state.not_in(["done", "failed", "cancelled"]),
+        or_(Run.not_before.is_(None), Run.not_before <= now),
+    )
     return session.scalars(query.order_by(Run.created_at)).all()
 
 
@@ -158,9 +161,14 @@ def open_requests(session: Session, states: Sequence[str]) -> Sequence[UUID]:
     return session.scalars(query.order_by(ErasureRequest.due_at)).all()
 
 
-def beat(session: Session, name: str, role: str, now: datetime) -> None:
-    """Write a worker's heartbeat."""
-    statement = insert(Worker).values(name=name, role=role, started_at=now, heartbeat_at=now)
+def beat(session: Session, name: str, role: str, device: str | None, now: datetime) -> None:
+    """Write a worker's heartbeat; what it trains on stays known."""
+    statement = insert(Worker).values(
+        name=name, role=role, device=device, started_at=now, heartbeat_at=now
+    )
+    known = func.coalesce(statement.excluded.device, Worker.device)
     session.execute(
-        statement.on_conflict_do_update(index_elements=["name"], set_={"heartbeat_at": now})
+        statement.on_conflict_do_update(
+            index_elements=["name"], set_={"heartbeat_at": now, "device": known}
+        )
     )

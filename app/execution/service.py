@@ -191,7 +191,7 @@ def sweep(session: Session, now: datetime) -> int:
     ]
     for step in due:
         _ring_step(session, step)
-    runs = repository.open_runs(session)
+    runs = repository.open_runs(session, now)
     for run in runs:
         queue.ring(session, "advance_run", run.id)
     moving = ("received", "traced", "planned", "approved", "executing", "verifying", "promoting")
@@ -201,6 +201,6 @@ def sweep(session: Session, now: datetime) -> int:
     return len(due) + len(runs) + len(requests)
 
 
-def beat(session: Session, name: str, role: str, now: datetime) -> None:
-    """Write a worker's heartbeat: its health is this row."""
-    repository.beat(session, name, role, now)
+def beat(session: Session, name: str, role: str, now: datetime, device: str | None = None) -> None:
+    """Write a worker's heartbeat: its health is this row. `device` is what it trains on."""
+    repository.beat(session, name, role, device, now)

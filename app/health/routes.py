@@ -1,10 +1,14 @@
 """`/health/live`, `/health/ready` and `/metrics`: the only open calls besides the docs."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from app.access.dependencies import SessionDep
 from app.core.clock import utc_now
@@ -12,6 +16,24 @@ from app.health import repository
 
 router = APIRouter(tags=["Health"])
 ROLES = ("control", "compute")
+RATIOS = (0.1, 0.25, 0.5, 0.8, 1.0, 1.25, 2.0, 4.0)
+
+
+class _Ratios(Collector):
+    """Actual by predicted seconds of finished runs; a prediction on the long side is under 1."""
+
+    def __init__(self, by_method: Sequence[tuple[str, Sequence[int], float]]) -> None:
+        self._by_method = by_method
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        """Return one histogram, by method."""
+        told = "Actual by predicted seconds of finished runs"
+        histogram = HistogramMetricFamily("lethe_prediction_ratio", told, labels=["method"])
+        names = [*map(str, RATIOS), "+Inf"]
+        for method, counts, total in self._by_method:
+            histogram.add_metric([method], list(zip(names, counts, strict=True)), total)
+        yield histogram
 
 
 @router.get("/health/live")
@@ -31,10 +53,11 @@ def ready(session: SessionDep) -> JSONResponse:
 
 @router.get("/metrics", response_class=Response)
 def metrics(session: SessionDep) -> Response:
-    """Return counts of requests, runs and steps by state, for Prometheus."""
+    """Return counts by state, and how far predictions were out by method, for Prometheus."""
     registry = CollectorRegistry()
     for name, counts in repository.counts(session).items():
         gauge = Gauge(f"lethe_{name}", f"Number of {name} by state", ["state"], registry=registry)
         for state, number in counts.items():
             gauge.labels(state=state).set(number)
+    registry.register(_Ratios(repository.prediction_ratios(session, RATIOS)))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -22,11 +22,18 @@ from app.models import (
     Model,
     ModelInput,
     ModelVersion,
+    Run,
     SuppressedRecord,
     Suppression,
 )
 
 COPY_BYTES = 1 << 20
+
+
+def unschedule_runs(session: Session, model_id: UUID) -> Sequence[UUID]:
+    """Let every queued run of a model be looked at again; return them."""
+    statement = update(Run).where(Run.model_id == model_id, Run.state == "queued")
+    return session.scalars(statement.values(not_before=None).returning(Run.id)).all()
 
 
 def dataset(session: Session, name: str) -> Dataset | None:

@@ -20,13 +20,17 @@ from app.inventory.schemas import (
     DeploymentOut,
     EdgeIn,
     LiftIn,
+    MethodOut,
     ModelIn,
     ModelOut,
     ModelVersionIn,
     PolicyIn,
+    RecipeOut,
     SuppressionOut,
 )
 from app.models import Dataset, DatasetVersion, Deployment, Model, ModelVersion
+from lethe.methods import METHODS
+from lethe.recipes import RECIPES
 
 router = APIRouter(tags=["Inventory"])
 Engineer = Annotated[Caller, Depends(require(Role.ENGINEER))]
@@ -120,6 +124,35 @@ def add_model_version(
         return service.describe_version(row), f"/v1/models/{name}"
 
     return once.answer(caller, 201, create)
+
+
+@router.get("/v1/methods")
+def list_methods(_caller: Reader) -> list[MethodOut]:
+    """List the unlearning methods that are installed, in the order of preference."""
+    return [
+        MethodOut(
+            name=spec.name,
+            version=spec.version,
+            guarantee=spec.guarantee,
+            by_default=spec.by_default,
+            requires=sorted(spec.requires),
+            evidence=list(spec.evidence),
+            parameters=spec.params.model_json_schema(),
+            summary=spec.summary,
+            cost=spec.cost,
+            refused=spec.refused,
+        )
+        for spec in METHODS.values()
+    ]
+
+
+@router.get("/v1/recipes")
+def list_recipes(_caller: Reader) -> list[RecipeOut]:
+    """List the recipes that are installed."""
+    return [
+        RecipeOut(name=spec.name, version=spec.version, parameters=spec.params.model_json_schema())
+        for spec in RECIPES.values()
+    ]
 
 
 @router.post("/v1/lineage/edges", status_code=201)

@@ -1,15 +1,19 @@
 """Bodies of the inventory's calls: datasets, models, lineage edges, deployments, suppressions."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.core.clock import Moment
 from app.core.identifiers import IDENTIFIER_TYPE_PATTERN
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+TimeOfDay = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 MethodName = Annotated[str, Field(max_length=100)]
 
@@ -68,6 +72,23 @@ class DatasetVersionOut(BaseModel):
     skipped_identifiers: int | None
 
 
+class WindowIn(BaseModel):
+    """Hours of the day in UTC, over midnight where the end comes before the start."""
+
+    model_config = ConfigDict(extra="forbid")
+    start: TimeOfDay = Field(examples=["22:00"])
+    end: TimeOfDay = Field(examples=["05:00"])
+    weekdays: list[Weekday] | None = Field(
+        default=None, min_length=1, max_length=7, description="On which it opens; none: on each"
+    )
+
+    @model_validator(mode="after")
+    def _some_time(self) -> Self:
+        if self.start == self.end:
+            raise ValueError("a window needs a start and another end")
+        return self
+
+
 class PolicyIn(BaseModel):
     """What erasure may do to a model."""
 
@@ -81,6 +102,38 @@ class PolicyIn(BaseModel):
     retraining_every_days: int | None = Field(default=None, ge=1, le=3650)
     method_parameters: dict[str, dict[str, Any]] = Field(
         default={}, description="Per approximate method, its parameters where not the defaults"
+    )
+    window: WindowIn | None = Field(
+        default=None,
+        description="Exact retraining starts only then, unless a deadline would be missed",
+    )
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="A run starts when so many requests wait in it. Without `max_wait_hours` it "
+        "waits for them as long as the deadlines allow",
+    )
+    max_wait_hours: float | None = Field(
+        default=None,
+        gt=0,
+        le=8760,
+        allow_inf_nan=False,
+        description="A run waits so long for more requests, never past what the deadlines allow",
+    )
+    budget_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        allow_inf_nan=False,
+        description="A method that is predicted to take longer in one run is not used",
+    )
+    utility_drop: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        allow_inf_nan=False,
+        description="Accuracy that a version may lose; none: the operator's limit",
     )
 
 
@@ -168,6 +221,29 @@ class DeploymentOut(BaseModel):
     version: int
     url: str | None
     history: list[dict[str, Any]]
+
+
+class MethodOut(BaseModel):
+    """An unlearning method: what it promises, needs and costs, and what a policy may set."""
+
+    name: str
+    version: int
+    guarantee: str
+    by_default: bool = Field(description="Considered also where no policy names it")
+    requires: list[str]
+    evidence: list[str] = Field(description="The checks that its verdict rests on besides utility")
+    parameters: dict[str, Any] = Field(description="JSON schema of `method_parameters.<name>`")
+    summary: str
+    cost: str
+    refused: str
+
+
+class RecipeOut(BaseModel):
+    """A way to train a model."""
+
+    name: str
+    version: int
+    parameters: dict[str, Any] = Field(description="JSON schema of a model's `parameters`")
 
 
 class SuppressionOut(BaseModel):

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.audit import service as audit
+from app.core import queue
 from app.core.config import Settings
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.security import new_wrapped_key
@@ -199,6 +200,9 @@ def set_policy(session: Session, name: str, policy: PolicyIn, now: datetime) -> 
         InvalidInputError: a method's name or parameters are not valid.
     """
     _refuse_policy(policy)
+    # Runs before their model, as a run that starts locks them.
+    for run_id in repository.unschedule_runs(session, get_model(session, name).id):
+        queue.ring(session, "advance_run", run_id)
     row = get_model(session, name, lock=True)
     row.policy = policy.model_dump(mode="json")
     audit.record(session, "policy_changed", now, model=row.id)

@@ -25,6 +25,8 @@ class Run(Base):
     dataset_version_id: Mapped[int | None] = mapped_column(ForeignKey("dataset_version.id"))
     parameters: Mapped[Json] = mapped_column(default=dict)
     predicted_seconds: Mapped[float | None]
+    not_before: Mapped[datetime | None]
+    """When a queued run may start: the model's policy may let it wait for others."""
     verdict: Mapped[Json | None]
     accepted: Mapped[Json | None]
     failure: Mapped[Json | None]
@@ -150,5 +152,7 @@ class Worker(Base):
     __tablename__ = "worker"
     name: Mapped[str] = mapped_column(primary_key=True)
     role: Mapped[str]
+    device: Mapped[str | None]
+    """What a compute worker trains on; None until its child has told."""
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]

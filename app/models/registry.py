@@ -44,12 +44,21 @@ class ModelVersion(Base):
     manifest_digest: Mapped[str | None]
     environment: Mapped[Json | None]
     metrics: Mapped[Json | None]
-    seconds_per_record_pass: Mapped[float | None]
     created_at: Mapped[datetime]
     promoted_at: Mapped[datetime | None]
     superseded_at: Mapped[datetime | None]
     destroyed_at: Mapped[datetime | None]
     __table_args__ = (UniqueConstraint("model_id", "version"),)
+
+
+class MeasuredRate(Base):
+    """How fast a model last trained on one class of worker."""
+
+    __tablename__ = "measured_rate"
+    model_id: Mapped[UUID] = mapped_column(ForeignKey("model.id"), primary_key=True)
+    device: Mapped[str] = mapped_column(primary_key=True)
+    seconds_per_record_pass: Mapped[float]
+    measured_at: Mapped[datetime]
 
 
 class ModelInput(Base):

@@ -5,15 +5,16 @@ the deadline; among equals the cheapest. Predictions are deliberately on the lon
 that is late is worse than a plan that is dear. Nothing is started here.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
 from types import MappingProxyType
 from typing import Final, Literal
 
+from app.runs.rules import StartPolicy, Waiting, starts_at
 from lethe.methods import METHODS
-from lethe.methods.spec import Guarantee, Need, Setting, ShardHit
+from lethe.methods.spec import Estimate, Guarantee, Need, Setting, ShardHit
 
 _STRENGTH: Final[Mapping[Guarantee, int]] = MappingProxyType(
     {"exact": 2, "certified": 1, "approximate": 0}
@@ -32,12 +33,16 @@ _DURATIONS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "seco
 
 @dataclass(frozen=True, slots=True)
 class ModelPolicy:
-    """What the owner of a model allows; None is no limit, for `retraining_every_days` it is 30."""
+    """What the owner of a model allows; None is no limit, for `retraining_every_days` it is 30.
+
+    `budget_seconds` is what one run may take, as predicted.
+    """
 
     minimum_guarantee: Guarantee = "approximate"
     allowed_methods: frozenset[str] | None = None
-    exact_not_before: datetime | None = None
+    start: StartPolicy = field(default_factory=StartPolicy)
     retraining_every_days: int | None = None
+    budget_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,9 @@ class ModelFacts:
     """What the planner knows about one model version.
 
     `slice_records` are the records trained on per shard and slice, before the erasure. `hits` is
-    empty when no manifest says where the records are. `seconds_per_record_pass` was measured when
-    this version was trained, or is the default rate. `offered` is what the recipe offers.
+    empty when no manifest says where the records are. `seconds_per_record_pass` is the rate where
+    the run may be done. `weights` of one shard's network and `predictions` per record are None when
+    nobody has counted them. `offered` is what the recipe offers.
 
     Raises:
         ValueError: `slice_records` is not shards by slices, or a hit lies outside it.
@@ -63,6 +69,8 @@ class ModelFacts:
     hits: tuple[ShardHit, ...]
     epochs: int
     seconds_per_record_pass: float
+    weights: int | None
+    predictions: float | None
     offered: frozenset[Need]
     policy: ModelPolicy
     queue_seconds: float
@@ -83,8 +91,9 @@ class ModelFacts:
 class Candidate:
     """One method that was considered, with why it was chosen or the one reason against it.
 
-    The prediction and the times are None when the method cannot run or is not allowed. `shards` are
-    the ones that would be trained again.
+    The predictions and the times are None when the method cannot run or is not allowed.
+    `predicted_seconds` count the checks as well; `flops` and `bytes` are the method's alone, and
+    None where they are not known. `shards` are the ones that would be trained again.
     """
 
     method: str
@@ -95,6 +104,8 @@ class Candidate:
     finishes_at: datetime | None
     reason: str
     shards: tuple[int, ...]
+    flops: float | None = None
+    bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +139,7 @@ class DatasetFacts:
 class _Option:
     method: str
     guarantee: Guarantee
+    estimate: Estimate
     seconds: float
     starts_at: datetime
     finishes_at: datetime
@@ -152,7 +164,9 @@ def plan_model(facts: ModelFacts, *, due_at: datetime, now: datetime) -> Planned
     """
     obstacles = _obstacles(facts)
     options = [
-        _option(facts, method, now) for method in _considered(facts) if method not in obstacles
+        _option(facts, method, due_at, now)
+        for method in _considered(facts)
+        if method not in obstacles
     ]
     if not options:
         return _nothing_to_choose(facts, obstacles)
@@ -168,28 +182,52 @@ def plan_model(facts: ModelFacts, *, due_at: datetime, now: datetime) -> Planned
 
 
 def stronger(
-    facts: ModelFacts, tried: str, *, due_at: datetime, now: datetime
+    facts: ModelFacts, tried: Sequence[str], *, due_at: datetime, now: datetime
 ) -> PlannedAction | None:
-    """Returns the cheapest exact action that policy allows and that is in time, after `tried`.
+    """Returns what to do after the methods `tried`, of which the last one did not pass.
 
-    None when there is none, or when `tried` was exact: nothing is stronger (DESIGN decision 9).
+    Of what policy allows and is in time: the cheapest exact method; else the cheapest certified
+    one; else, after an approximate one, the next approximate one in the order of `METHODS`. None
+    of them is tried twice, so the ladder ends. None where there is no step up; nothing is stronger
+    than exact, and no step leads to a weaker guarantee (DESIGN decision 9).
 
     Raises:
-        KeyError: `tried` is not one of `METHODS`.
+        KeyError: the last of `tried` is not one of `METHODS`.
     """
-    if METHODS[tried].guarantee == "exact":
+    reached = METHODS[tried[-1]].guarantee
+    if reached == "exact":
         return None
-    obstacles = _obstacles(facts) | {tried: "It was tried, and its verdict was not a pass."}
+    obstacles = _obstacles(facts) | dict.fromkeys(
+        tried, "It was tried, and its verdict was not a pass."
+    )
     options = [
-        _option(facts, method, now) for method in _considered(facts) if method not in obstacles
+        _option(facts, method, due_at, now)
+        for method in _considered(facts)
+        if method not in obstacles
     ]
-    in_time = [
-        option for option in options if option.guarantee == "exact" and option.finishes_at <= due_at
+    steps = [
+        option
+        for option in options
+        if option.finishes_at <= due_at and _STRENGTH[option.guarantee] >= _STRENGTH[reached]
     ]
-    if not in_time:
+    if not steps:
         return None
-    chosen = min(in_time, key=lambda option: option.rank)
-    return _planned(facts, chosen, options, obstacles, due_at=due_at, now=now)
+    chosen = min(steps, key=_step)
+    planned = _planned(facts, chosen, options, obstacles, due_at=due_at, now=now)
+    reason = f"After {', '.join(tried)}, without a pass. {planned.reason}"
+    return replace(
+        planned,
+        reason=reason,
+        candidates=tuple(
+            replace(one, reason=reason) if one.chosen else one for one in planned.candidates
+        ),
+    )
+
+
+def _step(option: _Option) -> tuple[int, float, int]:
+    # What an approximate method costs says nothing of how well it forgets; the order does.
+    strength, seconds, place = option.rank
+    return (strength, 0.0 if option.guarantee == "approximate" else seconds, place)
 
 
 def plan_dataset(facts: DatasetFacts) -> PlannedAction:
@@ -238,7 +276,9 @@ def _considered(facts: ModelFacts) -> tuple[str, ...]:
 
 def _obstacles(facts: ModelFacts) -> dict[str, str]:
     found = {
-        method: _impossible(facts, method) or _forbidden(facts.policy, method)
+        method: _impossible(facts, method)
+        or _forbidden(facts.policy, method)
+        or _over_budget(facts, method)
         for method in _considered(facts)
     }
     return {method: why for method, why in found.items() if why is not None}
@@ -317,29 +357,49 @@ def _forbidden(policy: ModelPolicy, method: str) -> str | None:
     return None
 
 
-def _option(facts: ModelFacts, method: str, now: datetime) -> _Option:
+def _over_budget(facts: ModelFacts, method: str) -> str | None:
+    budget, seconds = facts.policy.budget_seconds, predicted_seconds(facts, method)
+    if budget is None or seconds <= budget:
+        return None
+    return (
+        f"It would take about {_duration(seconds)}; the model's policy allows"
+        f" {_duration(budget)} a run."
+    )
+
+
+def _option(facts: ModelFacts, method: str, due_at: datetime, now: datetime) -> _Option:
     guarantee = METHODS[method].guarantee
-    seconds = _predicted_seconds(facts, method)
-    starts_at = now + timedelta(seconds=facts.queue_seconds)
-    if guarantee == "exact" and facts.policy.exact_not_before is not None:
-        starts_at = max(starts_at, facts.policy.exact_not_before)
+    seconds = predicted_seconds(facts, method)
+    # Others may join: then it starts no later than alone.
+    alone = Waiting(method, 1, now, due_at, seconds)
+    start = max(starts_at(facts.policy.start, alone), now + timedelta(seconds=facts.queue_seconds))
     shards: tuple[int, ...] = ()
     if guarantee == "exact":
         every = method == "retrain"
         shards = tuple(range(facts.shards) if every else sorted({hit.shard for hit in facts.hits}))
-    finishes_at = starts_at + timedelta(seconds=seconds)
-    return _Option(method, guarantee, seconds, starts_at, finishes_at, shards)
+    finish = start + timedelta(seconds=seconds)
+    return _Option(method, guarantee, _estimate(facts, method), seconds, start, finish, shards)
 
 
-def _predicted_seconds(facts: ModelFacts, method: str) -> float:
-    """Predicts on the long side: shards one after another, no record left out yet.
+def predicted_seconds(facts: ModelFacts, method: str) -> float:
+    """Predicts a run on the long side: shards one after another, no record left out yet.
 
     The checks are allowed two passes over all records at the rate of training, although they only
     read forward.
     """
-    setting = Setting(facts.slice_records, facts.hits, facts.epochs)
-    passes = METHODS[method].record_passes(setting) + _VERIFICATION_PASSES * setting.records
-    return passes * facts.seconds_per_record_pass + _OVERHEAD_SECONDS
+    checks = _VERIFICATION_PASSES * sum(map(sum, facts.slice_records))
+    return (
+        _estimate(facts, method).seconds
+        + checks * facts.seconds_per_record_pass
+        + _OVERHEAD_SECONDS
+    )
+
+
+def _estimate(facts: ModelFacts, method: str) -> Estimate:
+    setting = Setting(
+        facts.slice_records, facts.hits, facts.epochs, facts.weights, facts.predictions
+    )
+    return METHODS[method].estimate(setting, facts.seconds_per_record_pass)
 
 
 def _planned(
@@ -362,7 +422,7 @@ def _planned(
     commitment_due_at = None
     if chosen.guarantee != "exact":
         days = facts.policy.retraining_every_days
-        first_allowed = max(now, facts.policy.exact_not_before or now)
+        first_allowed = max(now, facts.policy.start.exact_not_before or now)
         commitment_due_at = first_allowed + timedelta(
             days=DEFAULT_RETRAINING_DAYS if days is None else days
         )
@@ -386,6 +446,8 @@ def _candidate(option: _Option, chosen: _Option, reason: str, due_at: datetime) 
         option.finishes_at,
         reason if is_chosen else _why_not(option, chosen, due_at),
         option.shards,
+        option.estimate.flops,
+        option.estimate.bytes,
     )
 
 
@@ -428,6 +490,8 @@ def _why_not(option: _Option, chosen: _Option, due_at: datetime) -> str:
         )
     if option.guarantee != chosen.guarantee:
         return f"It would be in time, but {option.guarantee} is weaker than {chosen.guarantee}."
+    if option.seconds < chosen.seconds:
+        return f"It would be in time; {chosen.method} comes before it in the order of preference."
     return (
         f"It would be in time, at no lower cost: {option.seconds:,.0f} s against"
         f" {chosen.seconds:,.0f} s."

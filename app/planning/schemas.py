@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class CandidateOut(BaseModel):
@@ -14,6 +14,10 @@ class CandidateOut(BaseModel):
     guarantee: str
     chosen: bool
     predicted_seconds: float | None
+    flops: float | None = Field(default=None, description="Of the method, without the checks")
+    bytes: float | None = Field(
+        default=None, description="Memory of weights, gradients and optimiser, without activations"
+    )
     starts_at: datetime | None
     finishes_at: datetime | None
     reason: str

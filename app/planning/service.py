@@ -1,6 +1,6 @@
 """From a trace to one action per artifact, each with its candidates and the reasons."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,15 @@ from app.audit import service as audit
 from app.core.errors import NotFoundError
 from app.core.lifecycle import ActionState
 from app.lineage.rules import FoundModel, FoundRecords, Trace
-from app.models import Action, Artifact, DatasetVersion, ErasureRequest, Model, Run
+from app.models import (
+    Action,
+    Artifact,
+    DatasetVersion,
+    ErasureRequest,
+    Model,
+    ModelVersion,
+    Run,
+)
 from app.planning import repository
 from app.planning.rules import (
     DatasetFacts,
@@ -22,12 +30,13 @@ from app.planning.rules import (
     plan_dataset,
     plan_derived,
     plan_model,
+    predicted_seconds,
     stronger,
 )
+from app.runs.rules import predicted_rate, start_policy
 from lethe.methods.spec import ShardHit
 from lethe.recipes import offered
 
-DEFAULT_SECONDS_PER_RECORD_PASS = 1e-3
 DEFAULT_EPOCHS = 10
 SOURCE = "dataset_version"
 
@@ -76,21 +85,32 @@ def planned(
 def plan_stronger(
     session: Session, action: Action, due_at: datetime, now: datetime
 ) -> PlannedAction | None:
-    """Return the exact method to use after the action's method did not pass, if one is in time."""
-    return stronger(_facts_of(session, action), action.method, due_at=due_at, now=now)
+    """Return the next method on the ladder after the action's did not pass, if one is in time."""
+    failed = [one["method"] for one in action.plan.get("tried", []) if one.get("verdict")]
+    tried = [*failed, action.method]
+    return stronger(_facts_of(session, action, now), tried, due_at=due_at, now=now)
 
 
 def plan_again(session: Session, action: Action, due_at: datetime, now: datetime) -> None:
     """Plan a failed action anew, since the policy or the clock may have changed meanwhile."""
     if action.kind == "model_version":
-        planned = plan_model(_facts_of(session, action), due_at=due_at, now=now)
+        planned = plan_model(_facts_of(session, action, now), due_at=due_at, now=now)
+        failed = None if action.run_id is None else session.get_one(Run, action.run_id)
         if planned.state == "planned":
-            replan(action, planned)
+            replan(action, planned, None if failed is None else failed.verdict)
 
 
-def replan(action: Action, planned: PlannedAction) -> None:
-    """Put a stronger method in an action's place, keeping what was tried."""
-    tried = {"method": action.method, "reason": action.reason}
+def replan(action: Action, planned: PlannedAction, verdict: Mapping[str, Any] | None) -> None:
+    """Put another method in an action's place, keeping what was tried, why, and its verdict."""
+    judged = verdict or {}
+    tried = {
+        "method": action.method,
+        "guarantee": action.guarantee,
+        "reason": action.reason,
+        "run": str(action.run_id),
+        "verdict": judged.get("verdict"),
+        "summary": judged.get("summary"),
+    }
     action.plan = {**_plan_json(planned), "tried": [*action.plan.get("tried", []), tried]}
     action.method, action.guarantee = planned.method, planned.guarantee
     action.reason, action.commitment_due_at = planned.reason, planned.commitment_due_at
@@ -104,13 +124,25 @@ def give_up(action: Action) -> None:
     action.reason = "Its training failed; what was stored of it is destroyed."
 
 
+def run_seconds(session: Session, run: Run, base: ModelVersion, now: datetime) -> float:
+    """Predict a run on a version, with all the actions that it carries out.
+
+    A run without one keeps a promise, and is allowed the time of training everything.
+    """
+    found = repository.found_by(session, run.id)
+    hits = tuple(hit for one in found for hit in _hits(one["shards"]))
+    facts = _model_facts(session, base.id, hits, now)
+    return predicted_seconds(facts, (run.method or "") if found else "retrain")
+
+
 def commitment_dates(session: Session, action: Action, now: datetime) -> tuple[datetime, datetime]:
     """Return when an action's promised exact retraining may start, and by when it is due."""
     if action.model_version_id is None or action.commitment_due_at is None:
         message = "only an approximate action on a model version comes with a commitment"
         raise ValueError(message)
     _, model = repository.version_and_model(session, action.model_version_id)
-    return max(now, _policy(model).exact_not_before or now), action.commitment_due_at
+    allowed_at = start_policy(model.policy).exact_not_before or now
+    return max(now, allowed_at), action.commitment_due_at
 
 
 def exact_method(session: Session, action: Action) -> str:
@@ -135,7 +167,7 @@ def _model_action(
     session: Session, request: ErasureRequest, found: FoundModel, now: datetime
 ) -> Action:
     hits = [asdict(one) for one in found.shards]
-    facts = _model_facts(session, found.model_version_id, _hits(hits))
+    facts = _model_facts(session, found.model_version_id, _hits(hits), now)
     planned = plan_model(facts, due_at=request.due_at, now=now)
     where = {"records": found.records, "shards": hits}
     action = _action(request, found.artifact_id, "model_version", planned, where, now)
@@ -193,15 +225,18 @@ def _plan_json(planned: PlannedAction) -> dict[str, Any]:
     }
 
 
-def _facts_of(session: Session, action: Action) -> ModelFacts:
+def _facts_of(session: Session, action: Action, now: datetime) -> ModelFacts:
     if action.model_version_id is None:
         message = "only a model version's action has a method to choose"
         raise ValueError(message)
-    return _model_facts(session, action.model_version_id, _hits(action.found["shards"]))
+    return _model_facts(session, action.model_version_id, _hits(action.found["shards"]), now)
 
 
-def _model_facts(session: Session, version_id: UUID, hits: tuple[ShardHit, ...]) -> ModelFacts:
+def _model_facts(
+    session: Session, version_id: UUID, hits: tuple[ShardHit, ...], now: datetime
+) -> ModelFacts:
     version, model = repository.version_and_model(session, version_id)
+    metrics = version.metrics or {}
     records = repository.slice_records(session, version.id)
     return ModelFacts(
         name=model.name,
@@ -216,23 +251,28 @@ def _model_facts(session: Session, version_id: UUID, hits: tuple[ShardHit, ...])
             for shard in range(version.shards)
         ),
         hits=hits,
-        epochs=int((version.metrics or {}).get("epochs", DEFAULT_EPOCHS)),
-        seconds_per_record_pass=version.seconds_per_record_pass or DEFAULT_SECONDS_PER_RECORD_PASS,
+        epochs=int(metrics.get("epochs", DEFAULT_EPOCHS)),
+        seconds_per_record_pass=predicted_rate(
+            repository.rates(session, model), repository.devices(session, now)
+        ),
+        weights=metrics.get("weights"),
+        predictions=metrics.get("predictions"),
         offered=frozenset() if model.recipe is None else offered(model.recipe, model.parameters),
         policy=_policy(model),
-        queue_seconds=repository.queue_seconds(session),
+        queue_seconds=repository.queue_seconds(session, now),
         served=repository.is_served(session, version.id),
     )
 
 
 def _policy(model: Model) -> ModelPolicy:
     said = model.policy
-    not_before, allowed = said.get("exact_not_before"), said.get("allowed_methods")
+    allowed = said.get("allowed_methods")
     return ModelPolicy(
         minimum_guarantee=said.get("minimum_guarantee", "approximate"),
         allowed_methods=None if allowed is None else frozenset(allowed),
-        exact_not_before=None if not_before is None else datetime.fromisoformat(not_before),
+        start=start_policy(said),
         retraining_every_days=said.get("retraining_every_days"),
+        budget_seconds=said.get("budget_seconds"),
     )
 
 

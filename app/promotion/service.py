@@ -11,17 +11,11 @@ from app.models import Artifact, Model, ModelVersion, Run
 from app.promotion import repository
 
 
-def describe_trained(
-    session: Session, run: Run, result: dict[str, Any], seconds_per_record_pass: float | None
-) -> None:
-    """Keep what is known of a new version: manifest, environment, metrics, measured rate."""
+def describe_trained(session: Session, run: Run, result: dict[str, Any]) -> None:
+    """Keep what is known of a new version: manifest, environment, metrics."""
     version = session.get_one(ModelVersion, run.new_version_id)
     version.manifest_digest = result["manifest_digest"]
     version.environment, version.metrics = result["environment"], result["metrics"]
-    version.seconds_per_record_pass = seconds_per_record_pass
-    if seconds_per_record_pass is None and version.base_version_id is not None:
-        base = session.get_one(ModelVersion, version.base_version_id)
-        version.seconds_per_record_pass = base.seconds_per_record_pass
     session.get_one(Artifact, version.artifact_id).digest = result["manifest_digest"]
 
 

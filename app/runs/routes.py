@@ -38,7 +38,8 @@ def train(
 
     def create() -> tuple[Any, str]:
         named = [(one.dataset, one.version) for one in body.inputs]
-        run = service.queue_training(session, name, named, utc_now())
+        layout = service.Layout(body.shards, body.slices)
+        run = service.queue_training(session, name, named, layout, utc_now())
         return as_json(service.describe(session, run)), f"/v1/runs/{run.id}"
 
     return once.answer(caller, 202, create)

@@ -18,10 +18,17 @@ class InputRef(BaseModel):
 
 
 class TrainIn(BaseModel):
-    """Which dataset versions to train the next model version on."""
+    """Which dataset versions to train the next model version on, and in how many parts."""
 
     model_config = ConfigDict(extra="forbid")
     inputs: list[InputRef] = Field(min_length=1, max_length=100)
+    shards: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Sets the model's shards before its first version; none: as they are",
+    )
+    slices: int | None = Field(default=None, ge=1, le=64, description="As `shards`")
 
 
 class StepOut(BaseModel):
@@ -52,8 +59,11 @@ class RunOut(BaseModel):
     model: str | None
     base_version: int | None
     new_version: int | None
+    starts_at: datetime | None = Field(
+        description="When a queued run may start; others may join until then"
+    )
     predicted_seconds: float | None
-    seconds: float | None
+    actual_seconds: float | None = Field(description="From its start to its end, checks and all")
     verdict: dict[str, Any] | None
     accepted: dict[str, Any] | None
     failure: dict[str, Any] | None

@@ -1,6 +1,7 @@
 """Runs: queued, joined by many actions, started one at a time on a model, described."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from app.core.lifecycle import ActionState, RunState, move
 from app.manifest.rules import erased_uri
 from app.models import Action, DatasetVersion, Model, ModelVersion, Run, Step
 from app.runs import repository
+from app.runs.rules import Waiting, rates_of_steps, start_policy, starts_at
 from app.runs.schemas import RunOut, StepOut
 from lethe.methods import EXACT, guarantee_of
 
@@ -27,6 +29,24 @@ class NotReadyError(ConflictError):
 
     slug = "not-ready"
     advice = "Index the dataset version and wait until its state is `indexed`."
+
+
+class LayoutFixedError(ConflictError):
+    """The model has a version, or is being trained, with other shards or slices."""
+
+    slug = "layout-fixed"
+    advice = (
+        "Leave shards and slices out to train it as it is laid out, or register another model with "
+        "these: people stay in the shards that their model's versions have."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """In how many parts to train a model; None: as it is registered."""
+
+    shards: int | None = None
+    slices: int | None = None
 
 
 def get_run(session: Session, run_id: UUID) -> Run:
@@ -82,7 +102,7 @@ def queue_index(session: Session, name: str, number: str, now: datetime) -> Run:
 
 
 def queue_training(
-    session: Session, name: str, named: Sequence[tuple[str, str]], now: datetime
+    session: Session, name: str, named: Sequence[tuple[str, str]], layout: Layout, now: datetime
 ) -> Run:
     """Queue the training of a model's next version on (dataset, version) pairs.
 
@@ -90,20 +110,32 @@ def queue_training(
         NotFoundError: there is no such model or dataset version.
         NotReadyError: a dataset version is not indexed.
         ConflictError: the model has no recipe.
+        LayoutFixedError: it is too late for another layout.
     """
-    model = repository.model(session, name)
+    model = repository.locked_model(session, name)
     if model is None:
         raise NotFoundError("No model has this name.")
     if model.recipe is None:
         raise ConflictError(
             "The model has no recipe.", advice="Register it with a recipe to have it trained here."
         )
+    _lay_out(session, model, layout, now)
     trained_on = [_dataset_version(session, *one) for one in dict.fromkeys(named)]
     if any(one.state != "indexed" for one in trained_on):
         raise NotReadyError
     inputs = {"inputs": [one.id for one in trained_on]}
     run = Run(kind="train", model_id=model.id, method="train", parameters=inputs)
     return _queue(session, run, now)
+
+
+def _lay_out(session: Session, model: Model, layout: Layout, now: datetime) -> None:
+    shards, slices = layout.shards or model.shards, layout.slices or model.slices
+    if (shards, slices) == (model.shards, model.slices):
+        return
+    if repository.has_begun(session, model.id):
+        raise LayoutFixedError
+    model.shards, model.slices = shards, slices
+    audit.record(session, "model_laid_out", now, model=model.id)
 
 
 def _dataset_version(session: Session, name: str, number: str) -> DatasetVersion:
@@ -113,10 +145,8 @@ def _dataset_version(session: Session, name: str, number: str) -> DatasetVersion
     return version
 
 
-def queue_action(
-    session: Session, action: Action, base: ModelVersion | None, now: datetime
-) -> None:
-    """Queue an action: join the run that has not started on its artifact, or make one.
+def queue_action(session: Session, action: Action, base: ModelVersion | None, now: datetime) -> Run:
+    """Queue an action: join the run that has not started on its artifact, or make one; return it.
 
     `base` is the live version that has taken the place of the action's, None for a dataset's.
     """
@@ -133,7 +163,6 @@ def queue_action(
         )
     else:
         run = queue_unlearning(session, base, action.method, now)
-        run.predicted_seconds = max(run.predicted_seconds or 0.0, _predicted(action))
     action.run_id = run.id
     if action.state != ActionState.QUEUED:
         action.state = move(ActionState(action.state), ActionState.QUEUED)
@@ -141,6 +170,7 @@ def queue_action(
         session, "action_queued", now, request_id=action.request_id, action=action.id, run=run.id
     )
     queue.ring(session, "advance_run", run.id)
+    return run
 
 
 def queue_unlearning(session: Session, base: ModelVersion, method: str, now: datetime) -> Run:
@@ -176,11 +206,6 @@ def is_retraining(session: Session, model_id: UUID) -> bool:
     return repository.is_retraining(session, model_id, EXACT)
 
 
-def _predicted(action: Action) -> float:
-    chosen = [one for one in action.plan["candidates"] if one["chosen"]]
-    return float(chosen[0]["predicted_seconds"] or 0.0) if chosen else 0.0
-
-
 def _queue(session: Session, run: Run, now: datetime) -> Run:
     run.state, run.created_at = RunState.QUEUED, now
     repository.add_run(session, run)
@@ -189,8 +214,34 @@ def _queue(session: Session, run: Run, now: datetime) -> Run:
     return run
 
 
-def may_start(session: Session, run: Run) -> bool:
-    """Say whether no other run is changing the run's model; holds until the transaction ends."""
+def schedule(session: Session, run: Run, promised_by: datetime | None) -> None:
+    """Set when a queued run may start, by its model's policy, its deadlines and who has joined.
+
+    `promised_by` is the earliest date of the model's open promises. Only unlearning waits.
+    """
+    if run.kind != "unlearn":
+        return
+    requests, due_at = repository.requests_and_deadline(session, run.id)
+    dates = [due_at, promised_by if run.method in EXACT else None]
+    waiting = Waiting(
+        method=run.method or "",
+        requests=requests,
+        queued_at=run.created_at,
+        due_at=min((one for one in dates if one is not None), default=None),
+        predicted_seconds=run.predicted_seconds or 0.0,
+    )
+    policy = start_policy(session.get_one(Model, run.model_id).policy)
+    run.not_before = starts_at(policy, waiting)
+    session.flush()
+
+
+def may_start(session: Session, run: Run, now: datetime) -> bool:
+    """Say whether a run's time has come and no other one is changing its model.
+
+    Holds until the transaction ends.
+    """
+    if run.not_before is not None and run.not_before > now:
+        return False
     if run.model_id is None:
         return True
     session.get_one(Model, run.model_id, with_for_update=True)
@@ -216,11 +267,12 @@ def replaced_files(session: Session, run: Run) -> list[str]:
     return files
 
 
-def seconds_per_record_pass(session: Session, run: Run) -> float | None:
-    """Return the training rate that a run's shards measured, or None if none was trained."""
-    results = [one.result or {} for one in repository.stage_steps(session, run.id, 0)]
-    passes = sum(one.get("record_passes", 0) for one in results)
-    return sum(one["seconds"] for one in results if "seconds" in one) / passes if passes else None
+def store_rates(session: Session, run: Run, now: datetime) -> None:
+    """Keep how fast a run's shards were trained, on each class of worker that trained some."""
+    steps = repository.stage_steps(session, run.id, 0)
+    measured = rates_of_steps(tuple(one.result for one in steps if one.result is not None))
+    for device, rate in measured.items():
+        repository.put_rate(session, run.model_id, device, rate, now)
 
 
 def failure_of(session: Session, actions: Sequence[Action]) -> Problem | None:
@@ -271,8 +323,9 @@ def describe(session: Session, run: Run) -> RunOut:
         model=model,
         base_version=_version_number(session, run.base_version_id),
         new_version=_version_number(session, run.new_version_id),
+        starts_at=run.not_before if run.state == RunState.QUEUED else None,
         predicted_seconds=run.predicted_seconds,
-        seconds=_seconds(run),
+        actual_seconds=_seconds(run),
         verdict=run.verdict,
         accepted=run.accepted,
         failure=run.failure,

@@ -1,9 +1,10 @@
 """SQL for clocks and promises."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.models import Commitment, ErasureRequest, Model
@@ -30,6 +31,14 @@ def unkept_commitments(session: Session) -> Sequence[Commitment]:
     """Return open promises, earliest due first."""
     query = select(Commitment).where(Commitment.kept_at.is_(None))
     return session.scalars(query.order_by(Commitment.due_at)).all()
+
+
+def promised_by(session: Session, model_id: UUID) -> datetime | None:
+    """Return the earliest date of a model's open promises."""
+    query = select(func.min(Commitment.due_at))
+    return session.scalar(
+        query.where(Commitment.model_id == model_id, Commitment.kept_at.is_(None))
+    )
 
 
 def open_commitments(session: Session, model_id: UUID) -> Sequence[Commitment]:

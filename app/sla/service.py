@@ -145,6 +145,11 @@ def unkept(session: Session) -> Sequence[Commitment]:
     return repository.unkept_commitments(session)
 
 
+def promised_by(session: Session, model_id: UUID | None) -> datetime | None:
+    """Return the earliest date of a model's open promises."""
+    return None if model_id is None else repository.promised_by(session, model_id)
+
+
 def open_commitments(session: Session, model_id: UUID | None) -> Sequence[Commitment]:
     """Return a model's open promises, locked."""
     return () if model_id is None else repository.open_commitments(session, model_id)

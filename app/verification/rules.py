@@ -156,7 +156,13 @@ def judge(guarantee: Guarantee, checks: Sequence[Check], margins: Margins) -> Ju
             if check.family in _ATTACKS and verdict.verdict == "fail"
         ]
         verdict = _worst(decided, missing)
-        summary = _process_summary(guarantee, verdict, attacked)
+        failed = [one.name for one in decided if one.verdict == "fail"]
+        useless = bool(failed) and all(name.startswith("utility") for name in failed)
+        summary = (
+            f"Failed: {', '.join(failed)}."
+            if useless
+            else _process_summary(guarantee, verdict, attacked)
+        )
         return Judgement(verdict, "process", shown, summary)
     # 3.
     missing = sorted(_ATTACKS - families)

@@ -1,6 +1,6 @@
 """From a run's stored evidence to its verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import service as audit
 from app.core.config import Settings
-from app.models import Run
+from app.models import Model, Run
 from app.verification import repository
 from app.verification.rules import Check, Judgement, Margins, Verdict, judge
 from lethe.methods import METHODS
@@ -37,7 +37,7 @@ def judge_run(session: Session, settings: Settings, run: Run, now: datetime) -> 
     measured afterwards.
     """
     checks = [_check(one) for one in repository.of_run(session, run.id)]
-    margins = margins_of(settings)
+    margins = margins_of(settings, session.get_one(Model, run.model_id).policy)
     judgement = judge(METHODS[run.method or ""].guarantee, checks, margins)
     reasons = repository.failed_unlearning(session, run.id)
     if reasons:
@@ -48,9 +48,12 @@ def judge_run(session: Session, settings: Settings, run: Run, now: datetime) -> 
     return judgement
 
 
-def margins_of(settings: Settings) -> Margins:
-    """Return the margins that the operator set."""
-    return Margins(settings.membership_margin, settings.alpha, settings.utility_drop)
+def margins_of(settings: Settings, policy: Mapping[str, Any]) -> Margins:
+    """Return the margins that the operator set, with what a model's policy says of its use."""
+    drop = policy.get("utility_drop")
+    return Margins(
+        settings.membership_margin, settings.alpha, settings.utility_drop if drop is None else drop
+    )
 
 
 def _check(measured: dict[str, Any]) -> Check:

@@ -98,11 +98,18 @@ class RmuParams(DescentParams):
         layer: the module whose output is led, by its name in the model, such as transformer.h.5.
         steering: length of the vector that the forget set's activations are led to; the paper's c.
         alpha: weight of holding the retain set's activations.
+        trained_layers: that many numbered layers are trained, the last of them the one named, and
+            those before are run once per record; the paper trains 3. None: all up to the one named,
+            and what feeds them.
+        trained_modules: the only modules in them that are trained, such as mlp.down_proj in the
+            paper; none named: all.
     """
 
     layer: str
     steering: float = Field(default=6.5, gt=0, le=1e30, allow_inf_nan=False)
     alpha: float = Field(default=1200.0, ge=0, le=1e6, allow_inf_nan=False)
+    trained_layers: int | None = Field(default=None, ge=1)
+    trained_modules: tuple[str, ...] = ()
 
 
 class FineTuneParams(DescentParams):

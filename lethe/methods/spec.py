@@ -48,12 +48,25 @@ class GuardParams(BaseModel):
 
 
 class DescentParams(GuardParams):
-    """How to step; the only place of these defaults."""
+    """How to step; the only place of these defaults.
+
+    Attributes:
+        batch_size: records of each set per step.
+        accumulate: parts that a step's batches are cut into, one in memory at a time; the step
+            stays the same but for rounding and dropout.
+        precision: of the steps' passes; weights, optimiser and all measurements are fp32. bf16
+            pays on GPUs.
+        recompute: layers run again in the backward pass instead of keeping their activations;
+            for models of `transformers`.
+    """
 
     learning_rate: float = Field(default=1e-4, gt=0, le=10, allow_inf_nan=False)
     max_steps: int = Field(default=200, ge=1, le=100_000)
     batch_size: int = Field(default=8, ge=1, le=65_536)
     max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    accumulate: int = Field(default=1, ge=1, le=65_536)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    recompute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +86,15 @@ class Setting:
         slice_records: records trained on, per shard and slice, before the erasure.
         hits: the shards that hold records to forget.
         epochs: of the recipe.
+        weights: of one shard's network; None where nobody has counted them.
+        predictions: that one record asks for (its tokens, or one class), on average; None likewise.
     """
 
     slice_records: tuple[tuple[int, ...], ...]
     hits: tuple[ShardHit, ...]
     epochs: int
+    weights: int | None = None
+    predictions: float | None = None
 
     @property
     def records(self) -> int:
@@ -88,6 +105,29 @@ class Setting:
     def forget(self) -> int:
         """The records to forget."""
         return sum(hit.records for hit in self.hits)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a method is predicted to take, without the checks after it.
+
+    Attributes:
+        record_passes: how many times a record is trained on.
+        seconds: on one worker, shards one after another.
+        flops: arithmetic; None where the network was not measured or nothing is trained.
+        bytes: memory of weights, gradients and optimiser; None likewise.
+    """
+
+    record_passes: float
+    seconds: float
+    flops: float | None
+    bytes: float | None
+
+
+# Forward 2, backward 4 operations per weight and prediction.
+_FLOPS_PER_WEIGHT = 6
+# Four numbers of four bytes: the weight, its gradient, both moments of AdamW.
+_BYTES_PER_WEIGHT = 16
 
 
 @dataclass(frozen=True)
@@ -126,3 +166,18 @@ class MethodSpec:
     way: Way
     implementation: str | None = None
     by_default: bool = False
+
+    def estimate(self, setting: Setting, seconds_per_record_pass: float) -> Estimate:
+        """Predict the cost at a measured rate.
+
+        Training takes 6 operations per weight and prediction (Kaplan et al. 2020, arXiv 2001.08361,
+        section 2.1), and in fp32 with AdamW 16 bytes per weight; activations come on top. What only
+        removes or switches off trains nothing, so neither figure would be true of it.
+        """
+        passes = self.record_passes(setting)
+        flops = memory = None
+        if self.way in {"train", "steps"} and setting.weights is not None:
+            memory = float(_BYTES_PER_WEIGHT * setting.weights)
+            if setting.predictions is not None:
+                flops = _FLOPS_PER_WEIGHT * setting.weights * setting.predictions * passes
+        return Estimate(passes, passes * seconds_per_record_pass, flops, memory)

@@ -45,6 +45,8 @@ ALLOWED: Final[dict[tuple[str, str], set[Role]]] = {
     ("PUT", "/v1/models/{name}/policy"): {E},
     ("POST", "/v1/models/{name}/versions"): {E},
     ("POST", "/v1/models/{name}/train"): {E},
+    ("GET", "/v1/methods"): {D, E, U},
+    ("GET", "/v1/recipes"): {D, E, U},
     ("POST", "/v1/lineage/edges"): {E},
     ("POST", "/v1/lineage/trace"): {D, E},
     ("POST", "/v1/deployments"): {E},

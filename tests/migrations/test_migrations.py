@@ -165,3 +165,45 @@ def test_the_serving_role_may_change_rows_but_for_the_log_and_never_the_schema(
             with subtests.test(statement), pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connected.execute(statement)
     postgres.drop(urls)
+
+
+def test_measured_rates_move_with_the_schema(owner: Connection) -> None:
+    command.upgrade(configured(owner), "0002")
+    model = "00000000-0000-7000-8000-000000000001"
+    owner.execute(
+        text(
+            "INSERT INTO model (id, name, recipe, parameters, seed, shards, slices, holdout_from,"
+            " policy, created_at) VALUES (:model, 'm', 'classifier', '{}', 'm', 1, 1, 0, '{}',"
+            " now())"
+        ),
+        {"model": model},
+    )
+    for number, device, rate in ((1, "cpu", 0.5), (2, "cpu", 0.25), (3, "A100", 0.01)):
+        owner.execute(
+            text(
+                "WITH made AS (INSERT INTO artifact (kind, namespace, name, version, lineage,"
+                " created_at)"
+                " VALUES ('model_version', '', 'm', :version, 'complete', now()) RETURNING id)"
+                " INSERT INTO model_version (id, model_id, version, artifact_id, state, method,"
+                " shards, slices, holdout_from, environment, seconds_per_record_pass, created_at)"
+                " SELECT gen_random_uuid(), :model, :number, id, 'live', 'train', 1, 1, 0,"
+                " jsonb_build_object('device', CAST(:device AS text)), :rate,"
+                " now() + :number * interval '1 day' FROM made"
+            ),
+            {
+                "model": model,
+                "version": str(number),
+                "number": number,
+                "device": device,
+                "rate": rate,
+            },
+        )
+    owner.commit()
+    command.upgrade(configured(owner), "0003")
+    query = text("SELECT device, seconds_per_record_pass FROM measured_rate ORDER BY device")
+    assert owner.execute(query).all() == [("A100", 0.01), ("cpu", 0.25)]
+    owner.rollback()
+    command.downgrade(configured(owner), "0002")
+    query = text("SELECT version, seconds_per_record_pass FROM model_version ORDER BY version")
+    assert owner.execute(query).all() == [(1, 0.25), (2, 0.25), (3, 0.01)]
+    owner.rollback()

@@ -7,7 +7,7 @@ from lethe.recipes import recipe_digest
 from workers.manifest import Record, shard_slices
 from workers.recipes import make_task
 from workers.steps import Desk, Result
-from workers.unlearn.seeds import environment_digest
+from workers.unlearn.seeds import environment, environment_digest
 from workers.unlearn.sisa import (
     checkpoint_chain,
     epochs_per_slice,
@@ -73,6 +73,7 @@ def train(job: TrainShardJob, desk: Desk) -> Result:
         "resumed_after": done,
         "record_passes": passes,
         "seconds": time.monotonic() - started,
+        "device": environment()["device"],
         "epochs": task.training.epochs,
         "slices": [
             {

@@ -249,8 +249,9 @@ def _run(state: str, steps: list[StepOut], accepted: dict[str, str] | None = Non
         model="digits",
         base_version=1,
         new_version=2,
+        starts_at=None,
         predicted_seconds=None,
-        seconds=None,
+        actual_seconds=None,
         verdict={"verdict": "inconclusive", "summary": "Too little evidence"},
         accepted=accepted,
         failure=None,
@@ -269,6 +270,20 @@ def test_a_run_is_as_far_as_its_steps_together() -> None:
         ("Train, shard 10", 4.5),
         ("Train shard", None),
     ]
+
+
+def test_a_run_that_waits_says_when_it_starts() -> None:
+    queued = _run("queued", [])
+    later = queued.model_copy(update={"starts_at": NOW + DAY})
+    assert run_view(later, [], "").starts_at == NOW + DAY
+    at_once = queued.model_copy(update={"starts_at": NOW})
+    assert run_view(at_once, [], "").starts_at is None
+    macros = TEMPLATES.get_template("macros.html").make_module({"zone": UTC})
+    shown = TEMPLATES.get_template("runs.html").render(
+        view={"runs": [run_view(later, [], "")]}, show=macros
+    )
+    assert "starts on" in shown
+    assert (NOW + DAY).isoformat() in shown
 
 
 def test_an_inconclusive_verdict_waits_until_it_is_accepted() -> None:

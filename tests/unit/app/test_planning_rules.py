@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from hypothesis import given
@@ -14,9 +14,12 @@ from app.planning.rules import (
     plan_dataset,
     plan_derived,
     plan_model,
+    predicted_seconds,
     stronger,
 )
-from lethe.methods.spec import Need, ShardHit
+from app.runs.rules import StartPolicy, Window
+from lethe.methods import METHODS
+from lethe.methods.spec import Need, Setting, ShardHit
 
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 DUE = NOW + timedelta(days=30)
@@ -33,6 +36,8 @@ def make_facts(
     hits: tuple[ShardHit, ...] = (ShardHit(1, 1, 2),),
     epochs: int = 8,
     seconds_per_record_pass: float = 0.5,
+    weights: int | None = None,
+    predictions: float | None = None,
     offered: frozenset[Need] = TRAINED,
     policy: ModelPolicy | None = None,
     queue_seconds: float = 60.0,
@@ -50,6 +55,8 @@ def make_facts(
         hits=hits,
         epochs=epochs,
         seconds_per_record_pass=seconds_per_record_pass,
+        weights=weights,
+        predictions=predictions,
         offered=offered,
         policy=policy or ModelPolicy(),
         queue_seconds=queue_seconds,
@@ -198,7 +205,7 @@ def test_what_cannot_or_may_not_run_is_set_aside(
 
 def test_an_approximate_method_in_time_comes_with_a_commitment() -> None:
     not_before = DUE + timedelta(days=12)
-    policy = ModelPolicy(exact_not_before=not_before)
+    policy = ModelPolicy(start=StartPolicy(exact_not_before=not_before))
     action = plan(make_facts(policy=policy))
     assert (action.method, action.guarantee) == ("gradient_ascent", "approximate")
     assert action.commitment_due_at == not_before + timedelta(days=30)
@@ -212,7 +219,7 @@ def test_an_approximate_method_in_time_comes_with_a_commitment() -> None:
 
 
 def test_the_commitment_counts_from_now_when_exact_is_allowed_already() -> None:
-    past = ModelPolicy(exact_not_before=NOW - timedelta(days=90))
+    past = ModelPolicy(start=StartPolicy(exact_not_before=NOW - timedelta(days=90)))
     for policy in (past, ModelPolicy()):
         facts = make_facts(policy=replace(policy, allowed_methods=frozenset({"gradient_ascent"})))
         assert plan(facts).commitment_due_at == NOW + timedelta(days=30)
@@ -223,7 +230,7 @@ def test_the_commitment_counts_from_now_when_exact_is_allowed_already() -> None:
 
 def test_exact_waits_for_its_day_when_that_is_still_in_time() -> None:
     not_before = NOW + timedelta(days=3)
-    action = plan(make_facts(policy=ModelPolicy(exact_not_before=not_before)))
+    action = plan(make_facts(policy=ModelPolicy(start=StartPolicy(exact_not_before=not_before))))
     assert action.method == "sisa"
     assert candidate(action, "sisa").starts_at == not_before
     assert candidate(action, "gradient_ascent").starts_at == NOW + timedelta(seconds=60)
@@ -288,7 +295,9 @@ def test_no_candidate_in_time_is_stronger_or_as_strong_and_cheaper(
 ) -> None:
     policy = ModelPolicy(
         minimum_guarantee="exact" if minimum == "exact" else "approximate",
-        exact_not_before=None if exact_days is None else NOW + timedelta(days=exact_days),
+        start=StartPolicy(
+            exact_not_before=None if exact_days is None else NOW + timedelta(days=exact_days)
+        ),
     )
     due = NOW + timedelta(days=due_days)
     action = plan(make_facts(seconds_per_record_pass=rate, policy=policy), due)
@@ -308,7 +317,7 @@ def test_no_candidate_in_time_is_stronger_or_as_strong_and_cheaper(
 
 
 def test_stronger_is_the_cheapest_exact_method_in_time() -> None:
-    action = stronger(make_facts(), "gradient_ascent", due_at=DUE, now=NOW)
+    action = stronger(make_facts(), ["gradient_ascent"], due_at=DUE, now=NOW)
     assert action is not None
     assert (action.method, action.guarantee) == ("sisa", "exact")
     assert action.commitment_due_at is None
@@ -318,13 +327,136 @@ def test_stronger_is_the_cheapest_exact_method_in_time() -> None:
 
 
 def test_stronger_is_none_when_late_forbidden_or_already_exact() -> None:
-    late = make_facts(policy=ModelPolicy(exact_not_before=DUE))
-    assert stronger(late, "gradient_ascent", due_at=DUE, now=NOW) is None
+    late = make_facts(policy=ModelPolicy(start=StartPolicy(exact_not_before=DUE)))
+    assert stronger(late, ["gradient_ascent"], due_at=DUE, now=NOW) is None
     forbidden = make_facts(policy=ModelPolicy(allowed_methods=frozenset({"gradient_ascent"})))
-    assert stronger(forbidden, "gradient_ascent", due_at=DUE, now=NOW) is None
-    assert stronger(make_facts(), "sisa", due_at=DUE, now=NOW) is None
+    assert stronger(forbidden, ["gradient_ascent"], due_at=DUE, now=NOW) is None
+    assert stronger(make_facts(), ["sisa"], due_at=DUE, now=NOW) is None
     with pytest.raises(KeyError):
-        stronger(make_facts(), "prayer", due_at=DUE, now=NOW)
+        stronger(make_facts(), ["prayer"], due_at=DUE, now=NOW)
+
+
+def ladder(facts: ModelFacts, *tried: str, due_at: datetime = DUE) -> PlannedAction | None:
+    return stronger(facts, tried, due_at=due_at, now=NOW)
+
+
+CONVEX: frozenset[Need] = TRAINED | {"hessian"}
+APPROXIMATE = frozenset({"gradient_ascent", "npo", "ssd", "scrub"})
+
+
+def test_the_ladder_tries_each_approximate_method_once_in_order_and_ends() -> None:
+    facts = make_facts(policy=ModelPolicy(allowed_methods=APPROXIMATE))
+    tried = ["scrub"]
+    while (action := ladder(facts, *tried)) is not None:
+        assert f"After {', '.join(tried)}, without a pass." in action.reason
+        assert candidate(action, action.method).reason == action.reason
+        assert action.commitment_due_at is not None
+        for method in tried:
+            assert "was tried" in candidate(action, method).reason
+        tried.append(action.method)
+    order = [method for method in METHODS if method in APPROXIMATE - {"scrub"}]
+    assert tried == ["scrub", *order]
+
+
+@pytest.mark.skipif("influence" not in METHODS, reason="no method of another cost is installed")
+def test_an_approximate_method_comes_next_though_a_cheaper_one_comes_after_it() -> None:
+    named = frozenset({"gradient_ascent", "npo", "influence"})
+    facts = make_facts(hits=(ShardHit(1, 1, 100),), policy=ModelPolicy(allowed_methods=named))
+    action = ladder(facts, "gradient_ascent")
+    assert action is not None
+    assert action.method == "npo"
+    influence = candidate(action, "influence")
+    npo = candidate(action, "npo").predicted_seconds
+    assert npo is not None
+    assert influence.predicted_seconds is not None
+    assert influence.predicted_seconds < npo
+    assert "; npo comes before it in the order of preference." in influence.reason
+
+
+def test_exact_in_time_comes_before_another_approximate_method() -> None:
+    named = APPROXIMATE | {"sisa"}
+    action = ladder(make_facts(policy=ModelPolicy(allowed_methods=named)), "gradient_ascent")
+    assert action is not None
+    assert (action.method, action.commitment_due_at) == ("sisa", None)
+    late = ModelPolicy(allowed_methods=named, start=StartPolicy(exact_not_before=DUE))
+    action = ladder(make_facts(policy=late), "gradient_ascent")
+    assert action is not None
+    assert action.guarantee == "approximate"
+    assert "after the deadline" in candidate(action, "sisa").reason
+
+
+@pytest.mark.skipif("newton_removal" not in METHODS, reason="no certified method is installed")
+def test_certified_comes_between_and_no_step_goes_down_from_it() -> None:
+    late = StartPolicy(exact_not_before=DUE)
+    named = APPROXIMATE | {"newton_removal"}
+    facts = make_facts(offered=CONVEX, policy=ModelPolicy(allowed_methods=named, start=late))
+    action = ladder(facts, "gradient_ascent")
+    assert action is not None
+    assert (action.method, action.guarantee) == ("newton_removal", "certified")
+    assert ladder(facts, "newton_removal") is None
+
+
+def test_a_step_that_would_be_late_is_not_taken() -> None:
+    facts = make_facts(policy=ModelPolicy(allowed_methods=APPROXIMATE))
+    finish = candidate(plan(facts), "npo").finishes_at
+    assert finish is not None
+    assert ladder(facts, "gradient_ascent", due_at=finish) is not None
+    assert ladder(facts, "gradient_ascent", due_at=finish - timedelta(seconds=1)) is None
+
+
+def test_a_method_over_the_runs_budget_is_set_aside_with_the_reason() -> None:
+    # Of sisa 700 s are predicted, of retraining 980 s.
+    action = plan(make_facts(policy=ModelPolicy(budget_seconds=700)))
+    assert action.method == "sisa"
+    against = candidate(action, "retrain")
+    assert (
+        against.reason == "It would take about 17 minutes; the model's policy allows 12 minutes"
+        " a run."
+    )
+    assert against.predicted_seconds is None
+    action = plan(make_facts(policy=ModelPolicy(budget_seconds=699)))
+    assert action.method == "gradient_ascent"
+    nothing = plan(make_facts(policy=ModelPolicy(budget_seconds=1)))
+    assert nothing.state == "not_reachable"
+    assert "Change the model's policy" in nothing.reason
+
+
+def test_the_plan_counts_the_wait_for_others_and_for_the_window() -> None:
+    start = StartPolicy(Window(time(22), time(5)), max_wait=timedelta(hours=8))
+    facts = make_facts(policy=ModelPolicy(start=start))
+    action = plan(facts)
+    assert action.method == "sisa"
+    # At 10 it waits until 18 for others, and until 22 for its window.
+    assert candidate(action, "sisa").starts_at == NOW.replace(hour=22)
+    assert candidate(action, "gradient_ascent").starts_at == NOW.replace(hour=18)
+    # Never so long that it would be late; the queue cannot be jumped.
+    due = NOW + timedelta(days=1, hours=2)
+    soon = candidate(plan(facts, due), "sisa")
+    assert soon.starts_at == due - timedelta(days=1) - 2 * timedelta(seconds=700)
+    overdue = candidate(plan(facts, NOW - timedelta(days=1)), "sisa")
+    assert overdue.starts_at == NOW + timedelta(seconds=60)
+
+
+def test_a_candidate_shows_arithmetic_and_memory_where_the_network_was_measured() -> None:
+    action = plan(make_facts(weights=1000, predictions=12.5))
+    sisa = candidate(action, "sisa")
+    # 4 passes over 90 and 150 records; 6 operations per weight and prediction; 16 bytes.
+    assert sisa.flops == 6 * 1000 * 12.5 * 4 * (90 + 150)
+    assert sisa.bytes == 16_000
+    assert candidate(plan(make_facts(weights=1000)), "sisa").bytes == 16_000
+    unknown = candidate(plan(make_facts()), "sisa")
+    assert (unknown.flops, unknown.bytes) == (None, None)
+    setting = Setting(((9, 9),), (ShardHit(0, 0, 1),), 3, 1000, 1.0)
+    off = METHODS["adapter_sharding"].estimate(setting, 2.0)
+    assert (off.record_passes, off.seconds, off.flops, off.bytes) == (0, 0, None, None)
+
+
+def test_a_runs_prediction_covers_everybody_in_it() -> None:
+    one, other = ShardHit(1, 1, 2), ShardHit(0, 2, 1)
+    alone = predicted_seconds(make_facts(hits=(one,)), "sisa")
+    both = predicted_seconds(make_facts(hits=(one, other)), "sisa")
+    assert both == alone + 4 * (10 + 20 + 30) * 0.5
+    assert predicted_seconds(make_facts(hits=(one, one)), "sisa") == alone
 
 
 @pytest.mark.parametrize(

@@ -272,9 +272,24 @@ def test_process_decides_nothing_for_an_approximate_run() -> None:
     assert approximate(process(), membership())[0] == "inconclusive"
 
 
-def test_certified_is_judged_by_its_statistics() -> None:
-    assert judge("certified", [membership(), tail()], MARGINS).verdict == "pass"
-    assert judge("certified", [process()], MARGINS).verdict == "inconclusive"
+def test_certified_is_judged_by_its_bound_and_its_utility() -> None:
+    def bound(over: int) -> Check:
+        return replace(process(over), details={"spent": 1.0 + over, "budget": 1.5})
+
+    few = membership(low=0.05, high=0.95)
+    held = judge(
+        "certified", [few, tail(p_value=0.001), utility(0, -0.01, 0.01), bound(0)], MARGINS
+    )
+    assert (held.verdict, held.by) == ("pass", "process")
+    assert held.summary.startswith("Within its bound")
+    assert "tail_test told the records" in held.summary
+    assert held.checks[3].reason == "1 of 1.5 of the budget spent."
+    over = judge("certified", [few, kept, bound(1)], MARGINS)
+    assert over.verdict == "fail"
+    assert "cannot be called certified" in over.summary
+    useless = judge("certified", [utility(-0.3, -0.4, -0.2), bound(0)], MARGINS)
+    assert (useless.verdict, useless.summary) == ("fail", "Failed: utility_retain.")
+    assert judge("certified", [membership(), tail()], MARGINS).verdict == "inconclusive"
 
 
 def test_an_exact_run_passes_by_its_process() -> None:
