@@ -13,13 +13,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 DEMO_ARGS ?=
+EXAMPLE_ARGS ?=
 TEST_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := .venv/installed
 
-.PHONY: help install demo up test check bench lock table clean
+.PHONY: help install demo example-insurance example-frankenstein up test check bench lock table clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -45,6 +46,12 @@ $(INSTALLED): pyproject.toml requirements/dev.txt
 demo: install
 	@$(BIN)/lethe demo $(DEMO_ARGS)
 
+example-insurance: install
+	@$(BIN)/python -m examples.insurance $(EXAMPLE_ARGS)
+
+example-frankenstein: install
+	@$(BIN)/python -m examples.frankenstein $(EXAMPLE_ARGS)
+
 up: install
 	@$(BIN)/lethe up
 
@@ -54,7 +61,7 @@ test: install
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy app workers lethe demo migrations tests
+	$(BIN)/mypy app workers lethe demo examples benchmarks migrations tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --quiet --numprocesses 2 -m "not slow and not gpu" tests/unit
 

@@ -106,6 +106,10 @@ class Lethe:
         """Register a dataset."""
         return self._create("/v1/datasets", body, idempotency_key)
 
+    def dataset(self, name: str) -> JsonObject:
+        """Return a dataset and the columns that name people."""
+        return self._get(f"/v1/datasets/{_segment(name)}")
+
     def add_dataset_version(
         self, name: str, body: Body, *, idempotency_key: str | None = None
     ) -> JsonObject:
@@ -132,6 +136,14 @@ class Lethe:
     def train(self, name: str, body: Body, *, idempotency_key: str | None = None) -> JsonObject:
         """Have a new version of a model trained."""
         return self._create(f"/v1/models/{_segment(name)}/train", body, idempotency_key)
+
+    def methods(self) -> list[JsonObject]:
+        """Return every unlearning method that the service knows."""
+        return self._list("/v1/methods")
+
+    def recipes(self) -> list[JsonObject]:
+        """Return every recipe that the service knows."""
+        return self._list("/v1/recipes")
 
     def add_deployment(self, body: Body, *, idempotency_key: str | None = None) -> JsonObject:
         """Register where a model version is served."""
@@ -160,6 +172,10 @@ class Lethe:
     def commitments(self) -> list[JsonObject]:
         """Return every dated promise: open, overdue or kept."""
         return self._list("/v1/commitments")
+
+    def start_commitment(self, commitment_id: str) -> JsonObject:
+        """Have a promised retraining start now, or as soon as the model's window opens."""
+        return self._post(f"/v1/commitments/{_segment(commitment_id)}/start", {})
 
     def suppressions(self, *, cursor: str | None = None, limit: int = 50) -> JsonObject:
         """Return one page of what the next training run must leave out."""

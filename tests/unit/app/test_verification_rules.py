@@ -277,9 +277,8 @@ def test_certified_is_judged_by_its_bound_and_its_utility() -> None:
         return replace(process(over), details={"spent": 1.0 + over, "budget": 1.5})
 
     few = membership(low=0.05, high=0.95)
-    held = judge(
-        "certified", [few, tail(p_value=0.001), utility(0, -0.01, 0.01), bound(0)], MARGINS
-    )
+    kept = utility(0, -0.01, 0.01)
+    held = judge("certified", [few, tail(p_value=0.001), kept, bound(0)], MARGINS)
     assert (held.verdict, held.by) == ("pass", "process")
     assert held.summary.startswith("Within its bound")
     assert "tail_test told the records" in held.summary

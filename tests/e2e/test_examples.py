@@ -1,0 +1,159 @@
+"""The two examples as a reader runs them: one command each, and the facts that it promises."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.supervisor.servers import SOCKET_PARENT
+from examples.insurance.job import predicate_of
+from lethe.certificate import verify_bundle
+from lethe.client import JsonObject
+from lethe.keys import parse_public_keys
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("examples")]
+REPOSITORY = Path(__file__).parents[2]
+DATA = Path(os.environ.get("LETHE_TEST_DATA") or REPOSITORY / "../shared/data")
+NUMBER = r"(-?\d+\.\d+|nan)"
+
+
+def run(*command: str) -> str:
+    """Run an example to its end and return what it told."""
+    kept = {name: value for name, value in os.environ.items() if "LETHE_" not in name}
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=REPOSITORY,
+        env={**kept, "COLUMNS": "120", "LETHE_TEST_DATA": str(DATA)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def var() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="lethe-test-", dir=SOCKET_PARENT))
+    folder.chmod(0o711)
+    yield folder / "insurance"
+    shutil.rmtree(folder)
+
+
+def certificate(folder: Path) -> JsonObject:
+    keys = parse_public_keys((folder / "lethe.pub").read_bytes())
+    return predicate_of(verify_bundle((folder / "certificate.json").read_bytes(), keys))
+
+
+def of_the_model(predicate: JsonObject) -> JsonObject:
+    (done,) = (one for one in predicate["done"] if one["kind"] == "model_version")
+    return dict(done)
+
+
+def attacks(told: str) -> list[tuple[float, float, float]]:
+    """Every AUC told, with its interval."""
+    found = re.findall(r"^ +v\d .*? (\d\.\d\d)  +(\d\.\d\d) to (\d\.\d\d)", told, re.MULTILINE)
+    return [(float(auc), float(low), float(high)) for auc, low, high in found]
+
+
+def test_insurance_is_erased_approximately_then_exactly_and_certified_twice(var: Path) -> None:
+    screen = var.parent / "screen.svg"
+    told = run("examples.insurance", "--var", str(var), "--save", str(screen))
+
+    first, second = certificate(var / "certificate-1"), certificate(var / "certificate-2")
+    assert (first["revision"], second["revision"]) == (1, 2)
+    assert first["supersedes"] is None
+    assert second["supersedes"] is not None
+    assert of_the_model(first)["method"] == "gradient_ascent"
+    assert of_the_model(first)["guarantee"] == "approximate"
+    assert of_the_model(first)["verdict"] == "inconclusive"
+    assert of_the_model(second)["method"] == "retrain"
+    assert (of_the_model(second)["guarantee"], of_the_model(second)["verdict"]) == ("exact", "pass")
+    assert first["commitments"][0]["fulfilled_at"] is None
+    assert second["commitments"][0]["fulfilled_at"] is not None
+    assert "The promise is kept." in told
+
+    before, approximate, exact = attacks(told)[-3:]
+    assert before[1] > 0.5, "the attack finds nothing before: it could show nothing after"
+    assert approximate[0] < before[0]
+    assert exact[0] < before[1]
+    assert abs(exact[0] - 0.5) < 0.15
+    assert screen.read_text().startswith("<svg")
+    # The people are made up, and still nobody is named where a real name must not stand.
+    entries = (var / "certificate-2" / "log.ndjson").read_text()
+    assert "example.org" not in entries
+    assert "example.org" not in json.dumps([first, second])
+
+
+@pytest.fixture(scope="module")
+def frankenstein(tmp_path_factory: pytest.TempPathFactory) -> str:
+    if not (DATA / "frankenstein.txt").is_file():
+        pytest.skip("no frankenstein.txt in LETHE_TEST_DATA")
+    screen = tmp_path_factory.mktemp("frankenstein") / "screen.svg"
+    told = run("examples.frankenstein", "--save", str(screen))
+    assert screen.read_text().startswith("<svg")
+    return told
+
+
+def ended(told: str) -> dict[str, list[float]]:
+    """The last table: three losses, then word for word, next token right, and of never seen."""
+    rows = re.findall(
+        rf"^ +([a-z][a-z0-9, ]+?) +{NUMBER} +{NUMBER} +{NUMBER} +(\d+)% +(\d+)% +(\d+)%",
+        told,
+        re.MULTILINE,
+    )
+    return {name: [float(value) for value in values] for name, *values in rows}
+
+
+def test_frankenstein_is_known_by_heart_then_forgotten_without_collapse(frankenstein: str) -> None:
+    rows = ended(frankenstein)
+    assert set(rows) == {
+        "before",
+        "notebook, fp32",
+        "guarded, fp32",
+        "notebook, fp16",
+        "guarded, fp16",
+        "guarded fp32, then fp16",
+    }
+    forget, _, start, verbatim, *_ = rows["before"]
+    assert forget < 0.1
+    assert verbatim == 100
+
+    forget, never_seen, retain, verbatim, *_ = rows["guarded, fp32"]
+    assert forget > 0.9 * never_seen
+    assert retain < start + 0.2
+    assert verbatim < 50
+
+    forget, never_seen, retain, *_ = rows["notebook, fp32"]
+    assert forget > 2 * never_seen
+    assert retain > start + 1
+
+    # The half-precision notebook is gone at once; the guard has kept the model that was there.
+    assert rows["notebook, fp16"][0] != rows["notebook, fp16"][0]
+    assert rows["guarded, fp16"][3] == 100
+    assert rows["guarded, fp16"][2] == pytest.approx(start, abs=0.02)
+    rounded, full = rows["guarded fp32, then fp16"], rows["guarded, fp32"]
+    assert rounded == pytest.approx(full, abs=2)
+    assert rounded[2] == pytest.approx(full[2], abs=0.05)
+
+
+def test_frankenstein_tells_what_to_do_without_a_text(tmp_path: Path) -> None:
+    environment = {**os.environ, "LETHE_TEST_DATA": str(tmp_path), "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.frankenstein"],
+        cwd=REPOSITORY,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "--text FILE" in done.stdout
+    assert "Traceback" not in done.stderr
