@@ -5,7 +5,7 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Final
 
-from lethe.methods import approximate, editing, training
+from lethe.methods import approximate, editing, statistics, training
 from lethe.methods.spec import Guarantee, MethodSpec
 
 GROUP: Final = "lethe.methods"
@@ -16,7 +16,7 @@ class MethodClash(ValueError):
 
 
 def _known() -> Mapping[str, MethodSpec]:
-    specs = [*training.SPECS, *approximate.SPECS, *editing.SPECS]
+    specs = [*statistics.SPECS, *training.SPECS, *approximate.SPECS, *editing.SPECS]
     specs += [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name)]
     known = {spec.name: spec for spec in specs}
     if len(known) != len(specs):

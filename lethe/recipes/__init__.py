@@ -9,7 +9,14 @@ from typing import Any, Final
 import rfc8785
 
 from lethe.methods.spec import Need
-from lethe.recipes import causal_lm, classifier, gbdt, sequence_classifier
+from lethe.recipes import (
+    causal_lm,
+    classifier,
+    closed_form,
+    convex,
+    gbdt,
+    sequence_classifier,
+)
 from lethe.recipes.spec import RecipeSpec
 
 GROUP: Final = "lethe.recipes"
@@ -29,6 +36,8 @@ def _known() -> Mapping[str, RecipeSpec[Any]]:
         causal_lm.SPEC,
         sequence_classifier.SPEC,
         gbdt.SPEC,
+        closed_form.SPEC,
+        convex.SPEC,
     ]
     specs += [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name)]
     known = {spec.name: spec for spec in specs}

@@ -1,0 +1,113 @@
+"""Records taken out of what a model has stored of them: exactly from sums, certified by a step."""
+
+import pytest
+from sqlalchemy import select
+
+from app.core.security import Role
+from app.models import ModelSlice, ModelVersion
+from tests.integration.town import Json, Town
+from tests.integration.worlds import points
+
+COLUMNS: Json = {"features": ["x0", "x1", "x2"], "label": "y", "classes": 2}
+CLOSED_FORM: Json = COLUMNS | {"fourier": {"width": 16, "length_scale": 2.0}}
+CONVEX: Json = COLUMNS | {"l2": 1e-1, "noise": 20.0}
+PEOPLE = 30
+
+
+def somebody(town: Town) -> tuple[str, str]:
+    """Somebody whom the model was trained on."""
+    for person in range(PEOPLE):
+        address = {"type": "email", "value": f"person{person}@example.org"}
+        found = town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [address]})
+        if found["models"]:
+            return "email", address["value"]
+    raise AssertionError("everybody is held out")
+
+
+def of_the_model(request: Json) -> Json:
+    (action,) = (one for one in request["actions"] if one["kind"] == "model_version")
+    return dict(action)
+
+
+def stored(town: Town, version: int) -> list[str | None]:
+    """The stored states of a version of the only model, shard after shard."""
+    query = (
+        select(ModelSlice.object_digest)
+        .join(ModelVersion, ModelVersion.id == ModelSlice.model_version_id)
+        .where(ModelVersion.version == version)
+        .order_by(ModelSlice.shard, ModelSlice.slice)
+    )
+    with town.database.transaction() as session:
+        return list(session.scalars(query))
+
+
+@pytest.mark.parametrize(("shards", "slices"), [(1, 1), (2, 3)])
+def test_an_exact_removal_gives_the_bytes_of_a_training_without_the_records(
+    town: Town, shards: int, slices: int
+) -> None:
+    town.dataset("d", points(PEOPLE))
+    town.model("m", "d", "closed_form", CLOSED_FORM, shards=shards, slices=slices)
+    request = town.erase(somebody(town))
+    assert request["state"] == "completed"
+    action = of_the_model(request)
+    assert (action["method"], action["guarantee"]) == ("closed_form_head", "exact")
+    run = town.run(action["run"])
+    assert (run["verdict"]["verdict"], run["verdict"]["by"]) == ("pass", "process")
+    assert [one["kind"] for one in run["steps"]].count("remove") == 1
+    assert town.version("m", 1)["state"] == "destroyed"
+
+    # Trained anew on what is left, with no checkpoint to go on from.
+    town.train("m", "d")
+    removed, trained = stored(town, 2), stored(town, 3)
+    assert removed != stored(town, 1)
+    assert removed[slices - 1 :: slices] == trained[slices - 1 :: slices]
+
+
+def test_a_certified_removal_passes_by_its_bound_and_is_made_exact_later(town: Town) -> None:
+    town.dataset("d", points(PEOPLE))
+    policy = {"allowed_methods": ["newton_removal"], "utility_drop": 0.5}
+    town.model("m", "d", "convex", CONVEX, policy=policy)
+    request = town.erase(somebody(town))
+    action = of_the_model(request)
+    assert (action["method"], action["guarantee"]) == ("newton_removal", "certified")
+    run = town.run(action["run"])
+    assert (run["verdict"]["verdict"], run["verdict"]["by"]) == ("pass", "process")
+    assert "Within its bound" in run["verdict"]["summary"]
+    (removal,) = (one["result"] for one in run["steps"] if one["kind"] == "remove")
+    assert 0 < removal["spent"] <= removal["budget"]
+    assert action["state"] == "committed"
+    statement = town.verified(request["id"])["predicate"]
+    assert statement["commitments"][0]["fulfilled_at"] is None
+
+    # A second person spends more of the same budget.
+    again = town.run(of_the_model(town.erase(somebody(town)))["run"])
+    (second,) = (one["result"] for one in again["steps"] if one["kind"] == "remove")
+    assert second["spent"] > removal["spent"]
+
+    # One training keeps both promises.
+    first, _ = town.ok(Role.DPO, "GET", "/v1/commitments")
+    town.ok(Role.ENGINEER, "POST", f"/v1/commitments/{first['id']}/start")
+    town.settle()
+    assert {one["state"] for one in town.ok(Role.DPO, "GET", "/v1/commitments")} == {"kept"}
+    assert of_the_model(town.request(request["id"]))["guarantee"] == "exact"
+
+
+def test_a_budget_that_is_spent_forces_training_again(town: Town) -> None:
+    town.dataset("d", points(PEOPLE))
+    policy = {"allowed_methods": ["newton_removal"]}
+    town.model("m", "d", "convex", CONVEX | {"noise": 1e-6}, policy=policy)
+    before = town.ok(Role.ENGINEER, "GET", "/v1/deployments")
+    request = town.erase(somebody(town))
+    assert request["state"] == "failed"
+    assert town.ok(Role.ENGINEER, "GET", "/v1/deployments") == before
+    verdict = town.run(of_the_model(request)["run"])["verdict"]
+    assert verdict["verdict"] == "fail"
+    assert "budget" in verdict["summary"]
+
+    allowed = {"allowed_methods": ["newton_removal", "retrain"]}
+    town.ok(Role.ENGINEER, "PUT", "/v1/models/m/policy", allowed)
+    town.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request['id']}/retry")
+    town.settle()
+    done = town.request(request["id"])
+    assert done["state"] == "completed"
+    assert of_the_model(done)["method"] == "retrain"
