@@ -140,7 +140,7 @@ def _spec(
 ) -> MethodSpec:
     return MethodSpec(
         name=name,
-        version=1,
+        version=2,
         guarantee="approximate",
         requires=needs,
         params=params,

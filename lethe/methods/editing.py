@@ -18,6 +18,7 @@ class RoundParams(DescentParams):
     learning_rate: float = Field(default=1e-3, gt=0, le=10, allow_inf_nan=False)
     max_steps: int = Field(default=30, ge=1, le=100_000)
     recovery_steps: int = Field(default=20, ge=1, le=100_000)
+    unmeasured_steps: int = Field(default=0, ge=0, le=1000)
 
 
 class DistillParams(RoundParams):

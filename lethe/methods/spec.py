@@ -39,12 +39,15 @@ class GuardParams(BaseModel):
     Attributes:
         forget_loss_target: nats; None for the never-seen level, which also caps it.
         retain_loss_increase: nats by which the retain loss may rise over its start.
+        unmeasured_steps: steps, at most, between two measurements of both losses. The first steps
+            are all measured, and so is each after one that had to be cut.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     forget_loss_target: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     retain_loss_increase: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    unmeasured_steps: int = Field(default=0, ge=0, le=1000)
 
 
 class DescentParams(GuardParams):
@@ -64,6 +67,7 @@ class DescentParams(GuardParams):
     max_steps: int = Field(default=200, ge=1, le=100_000)
     batch_size: int = Field(default=8, ge=1, le=65_536)
     max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    unmeasured_steps: int = Field(default=7, ge=0, le=1000)
     accumulate: int = Field(default=1, ge=1, le=65_536)
     precision: Literal["fp32", "bf16"] = "fp32"
     recompute: bool = False

@@ -52,7 +52,7 @@ def _offers(params: CausalLmParams) -> frozenset[Need]:
 
 SPEC = RecipeSpec(
     name="causal_lm",
-    version=1,
+    version=2,
     params=CausalLmParams,
     offers=_offers,
     implementation="workers.recipes.causal_lm:make_causal_lm",

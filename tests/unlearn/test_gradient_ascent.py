@@ -1,4 +1,6 @@
+import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tests.unlearn.unlearn_cases import Rows, Training, digits_task, lm_params
 from workers.recipes import make_task
 from workers.unlearn.aggregate import Ensemble
 from workers.unlearn.gradient_ascent import gradient_ascent
-from workers.unlearn.guarded import REACHED_SHARE, Unlearned
+from workers.unlearn.guarded import REACHED_SHARE, Unlearned, unlearn
 from workers.unlearn.sisa import Cancelled, restore
 from workers.unlearn.state import read_model
 from workers.unlearn.task import Examples, Task
@@ -89,7 +91,7 @@ def test_no_learning_rate_ends_in_collapse(
     assert case.loss(model, case.retain) <= result.retain_loss_before + 0.2 + 1e-6
     assert result.forget_loss_before <= case.loss(model, case.forget) <= result.holdout_loss + 1e-6
     assert result.reason
-    assert result.steps == len(result.trace) <= 40
+    assert len(result.trace) <= result.steps == result.trace[-1].step <= 40
     unchanged = result.forget_loss_after == result.forget_loss_before
     assert (result.status == "failed") == unchanged
 
@@ -192,8 +194,9 @@ def test_the_first_step_equals_one_written_by_hand(case: Case) -> None:
         torch.testing.assert_close(mine, expected, atol=2e-6, rtol=1e-4)
 
 
-def test_the_trace_tells_every_step(case: Case) -> None:
-    result = case.unlearn(case.fresh(), {"max_steps": 7, "learning_rate": 1e-4})
+def test_the_trace_tells_every_step_where_all_are_measured(case: Case) -> None:
+    settings = {"max_steps": 7, "learning_rate": 1e-4, "unmeasured_steps": 0}
+    result = case.unlearn(case.fresh(), settings)
     assert [step.step for step in result.trace] == list(range(1, result.steps + 1))
     assert all(0 <= step.share <= 1 and step.gradient_norm > 0 for step in result.trace)
     assert max(step.forget_loss for step in result.trace) == result.forget_loss_after
@@ -230,6 +233,58 @@ def test_it_stops_when_cancelled(case: Case) -> None:
             cancelled=lambda: len(progress) == 3,
         )
     assert progress == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_far_from_the_bounds_most_steps_cost_no_measurement(case: Case) -> None:
+    settings: dict[str, float] = {"max_steps": 64, "learning_rate": 1e-7}
+    calm = case.unlearn(case.fresh(), settings)
+    # Strides of 1, 2, 4, and then 8, but where the gradient of a batch was twice the last one's.
+    assert len(calm.trace) <= 16
+    assert max(b.step - a.step for a, b in pairwise(calm.trace)) == 8
+    every = case.unlearn(case.fresh(), settings | {"unmeasured_steps": 0})
+    assert every.steps == calm.steps == len(every.trace)
+    assert all(torch.equal(every.state[name], calm.state[name]) for name in every.state)
+
+
+def test_a_rising_gradient_is_looked_into_at_once(case: Case) -> None:
+    moved = case.unlearn(case.fresh(), {"max_steps": 200, "learning_rate": 2e-3})
+    strides = [b.step - a.step for a, b in pairwise(moved.trace)]
+    assert max(strides) > 1
+    # Where the gradient doubled, no stride was finished.
+    for (before, after), stride in zip(pairwise(moved.trace), strides, strict=True):
+        assert after.gradient_norm <= 2 * before.gradient_norm or stride < 8
+
+
+def test_steps_that_went_unmeasured_over_the_cliff_are_undone(case: Case) -> None:
+    class Cliff:
+        max_steps, gentler, stronger, kinder = 12, "", "", ""
+
+        def __init__(self, model: nn.Module) -> None:
+            self.weight = next(model.parameters())
+
+        def step(self, step: int) -> float:
+            # Nothing happens for long, then all at once, and the gradient says nothing.
+            self.weight.data.mul_(1 + 1e-6 if step < 10 else math.nan)
+            return 1.0
+
+        def pace(self, share: float) -> None:
+            """There is one pace."""
+
+    model = case.fresh()
+    result = unlearn(
+        lambda context, params: Cliff(context.model),
+        case.task,
+        model,
+        forget=case.forget,
+        retain=case.retain,
+        holdout=case.holdout,
+        params=GradientAscentParams(),
+        seed="s",
+        on_progress=lambda share: None,
+        cancelled=lambda: False,
+    )
+    assert all(bool(tensor.isfinite().all()) for tensor in result.state.values())
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 4, "target_modules": ["c_attn", "c_fc"]}])

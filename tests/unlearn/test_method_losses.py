@@ -71,13 +71,13 @@ CASES: dict[str, tuple[Callable[[Context], Move], Plain, int, int]] = {
         lambda c: ascent(c, GradientAscentParams(alpha=0.5)),
         (nll_times(-1), nll_times(0.5)),
         1,
-        2,
+        1,
     ),
     "grad_diff": (
         lambda c: grad_diff(c, GradDiffParams(gamma=2, alpha=0.5)),
         (nll_times(-2), nll_times(0.5)),
         1,
-        2,
+        1,
     ),
     "grad_diff_kl": (
         lambda c: grad_diff(c, GradDiffParams(gamma=2, alpha=0.5, retain_term="kl")),
@@ -89,13 +89,13 @@ CASES: dict[str, tuple[Callable[[Context], Move], Plain, int, int]] = {
         lambda c: npo(c, NpoParams(beta=0.3, gamma=0.5, alpha=0.8)),
         (plain_npo, nll_times(0.8)),
         1,
-        2,
+        1,
     ),
     "simnpo": (
         lambda c: simnpo(c, SimNpoParams(beta=2.5, delta=0.4, gamma=0.5, alpha=0.8)),
         (plain_simnpo, nll_times(0.8)),
         1,
-        2,
+        1,
     ),
     "fine_tune": (
         lambda c: fine_tune(c, FineTuneParams()),

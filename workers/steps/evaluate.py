@@ -20,7 +20,7 @@ from workers.unlearn.aggregate import Ensemble, Scores, ensemble
 from workers.unlearn.seeds import environment, environment_digest
 from workers.unlearn.sisa import restore
 from workers.unlearn.state import TrainingState
-from workers.unlearn.task import Task
+from workers.unlearn.task import IGNORED, Task
 from workers.weights import load_tensors
 
 MOST_RECORDS = 2_000
@@ -71,6 +71,8 @@ def evaluate(job: EvaluateJob, desk: Desk) -> Result:
             "records": {name: len(getattr(sets, name)) for name in _SETS},
             "loss": {name: _mean(scores.losses) for name, scores in scores_after.items()},
             "accuracy": {name: _mean(scores.accuracies) for name, scores in scores_after.items()},
+            "weights": _weights(after),
+            "predictions": _predictions(task, sets.retain),
         },
         "checks": [one.as_dict() for one in checks],
     }
@@ -211,6 +213,19 @@ def _store_manifest(job: EvaluateJob, desk: Desk) -> str:
             ],
         },
     )
+
+
+def _weights(model: Ensemble) -> int:
+    """Number of weights of one member."""
+    return sum(weight.numel() for weight in model.members[0].parameters())
+
+
+def _predictions(task: Task, records: Sequence[Record]) -> float | None:
+    """Predictions per record, on average."""
+    if not records:
+        return None
+    targets = task.targets(task.encode([one.row for one in records]))
+    return float((targets != IGNORED).sum(-1).double().mean())
 
 
 def _mean(values: object) -> float | None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lethe.methods import METHODS
 from lethe.methods.spec import GuardParams
-from workers.unlearn.guarded import Unlearned, unlearn
+from workers.unlearn.guarded import UnlearnCheckpoint, Unlearned, unlearn
 from workers.unlearn.method import Method
 from workers.unlearn.task import Examples, Task
 
@@ -32,6 +32,8 @@ def run_method(
     seed: str,
     on_progress: Callable[[float], None],
     cancelled: Callable[[], bool],
+    on_checkpoint: Callable[[UnlearnCheckpoint], None] | None = None,
+    resume: UnlearnCheckpoint | None = None,
 ) -> Unlearned:
     """Run an approximate method by its name: the other arguments and errors of `guarded.unlearn`.
 
@@ -58,4 +60,6 @@ def run_method(
         seed=seed,
         on_progress=on_progress,
         cancelled=cancelled,
+        on_checkpoint=on_checkpoint,
+        resume=resume,
     )

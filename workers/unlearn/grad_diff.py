@@ -9,9 +9,10 @@ from dataclasses import replace
 from torch import Tensor
 
 from lethe.methods.approximate import GradDiffParams
-from workers.unlearn.descent import Batch, Descent
+from workers.unlearn.descent import Batch, Descent, losses_of_both
 from workers.unlearn.method import Context, Move
 from workers.unlearn.reference import reference
+from workers.unlearn.task import IGNORED, mean_per_record, per_prediction
 
 
 def grad_diff(context: Context, params: GradDiffParams) -> Move:
@@ -25,8 +26,8 @@ def _by_nll(context: Context, params: GradDiffParams) -> Move:
     task, model = context.task, context.model
 
     def loss(batch: Batch) -> Tensor:
-        retain = params.alpha * task.losses(model, batch.retain).mean()
-        return retain - params.gamma * task.losses(model, batch.forget).mean()
+        forget, retain = losses_of_both(task, model, batch)
+        return params.alpha * retain.mean() - params.gamma * forget.mean()
 
     return Descent(context, params, loss)
 
@@ -36,8 +37,8 @@ def _by_divergence(context: Context, params: GradDiffParams) -> Move:
     before = reference(task, model, context.retain, context.seed)
 
     def loss(batch: Batch) -> Tensor:
-        now, targets = task.log_distribution(model, batch.retain), task.targets(batch.retain)
-        drift = before.divergence(now, targets, batch.retain_at).mean()
+        each = per_prediction(task, model, batch.retain, before.divergences(batch.retain_at))
+        drift = mean_per_record(each, task.targets(batch.retain) != IGNORED).mean()
         return params.alpha * drift - params.gamma * task.losses(model, batch.forget).mean()
 
     return Descent(replace(context, retain=before.examples), params, loss)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lethe.methods.approximate import GradientAscentParams
-from workers.unlearn.descent import Batch, Descent
+from workers.unlearn.descent import Batch, Descent, losses_of_both
 from workers.unlearn.guarded import Unlearned, unlearn
 from workers.unlearn.method import Context, Move
 from workers.unlearn.task import Examples, Task
@@ -19,8 +19,8 @@ def ascent(context: Context, params: GradientAscentParams) -> Move:
     task, model = context.task, context.model
 
     def loss(batch: Batch) -> Tensor:
-        retain = params.alpha * task.losses(model, batch.retain).mean()
-        return retain - task.losses(model, batch.forget).mean()
+        forget, retain = losses_of_both(task, model, batch)
+        return params.alpha * retain.mean() - forget.mean()
 
     return Descent(context, params, loss)
 

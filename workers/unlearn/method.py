@@ -1,9 +1,9 @@
 """What a method is to the runner: it is shown the model and the sets, and prepares its steps."""
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 from lethe.methods.spec import GuardParams
 from workers.unlearn.task import Examples, Task
@@ -52,6 +52,34 @@ class Move(Protocol):
 
     def pace(self, share: float) -> None:
         """Take note of the share of the last step that was kept, in (0, 1]; 0: none."""
+
+
+@dataclass(frozen=True)
+class MoveState:
+    """What a move must be told to go on where another of the same kind stood.
+
+    Attributes:
+        tensors: on the CPU.
+        numbers: finite.
+    """
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, float]
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A move that can go on, bit for bit, where another one stood; the weights are not its own."""
+
+    def state(self) -> MoveState:
+        """Copy what the steps so far have left in the move."""
+
+    def load_state(self, state: MoveState) -> None:
+        """Go on from there; called on a fresh move, prepared on the model as it was at the start.
+
+        Raises:
+            ValueError: the state does not fit.
+        """
 
 
 P = TypeVar("P", bound="GuardParams")

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lethe.methods.approximate import NpoParams
-from workers.unlearn.aggregate import Ensemble
-from workers.unlearn.descent import Batch, Descent
+from workers.unlearn.descent import Batch, Descent, losses_of_both
 from workers.unlearn.method import Context, Move
-from workers.unlearn.task import IGNORED, Examples, Task
+from workers.unlearn.task import IGNORED, Examples, Task, each_nll
 
 
 def npo(context: Context, params: NpoParams) -> Move:
@@ -20,14 +19,14 @@ def npo(context: Context, params: NpoParams) -> Move:
     s is the negative log likelihood of a whole record, summed over its predictions.
     """
     task, model, beta = context.task, context.model, params.beta
-    means = Ensemble(task, (model,)).losses(context.forget)
-    before = means * _predictions(task, context.forget)
+    before = each_nll(task, model, context.forget) * _predictions(task, context.forget)
 
     def loss(batch: Batch) -> Tensor:
-        sums = task.losses(model, batch.forget) * _predictions(task, batch.forget)
-        rise = sums - before[batch.forget_at].to(sums.device)
-        forget = -2 / beta * functional.logsigmoid(beta * rise).mean()
-        return params.gamma * forget + params.alpha * task.losses(model, batch.retain).mean()
+        forget, retain = losses_of_both(task, model, batch)
+        rise = forget * _predictions(task, batch.forget)
+        rise = rise - before[batch.forget_at].to(rise.device)
+        slowed = -2 / beta * functional.logsigmoid(beta * rise).mean()
+        return params.gamma * slowed + params.alpha * retain.mean()
 
     return Descent(context, params, loss)
 

@@ -3,7 +3,7 @@
 Only predictions that count are kept and compared, so padding has no part in a divergence.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workers.unlearn.seeds import seed_for
-from workers.unlearn.task import IGNORED, Examples, Task, count, take
+from workers.unlearn.task import (
+    IGNORED,
+    Ask,
+    Examples,
+    Task,
+    count,
+    mean_per_record,
+    per_prediction,
+    take,
+)
 
 REFERENCE_BYTES = 2**30
 """Where what is kept of a set would pass this, a sample of its records is kept."""
@@ -51,29 +60,35 @@ class Reference:
         """
         counted = targets != IGNORED
         now = log_distribution[counted]
-        before = self.at(at, now.device)
-        each = functional.kl_div(
-            (now / temperature).log_softmax(-1),
-            (before / temperature).log_softmax(-1),
-            reduction="none",
-            log_target=True,
-        ).sum(-1)
-        return temperature**2 * mean_per_record(each, counted)
+        each = self.divergences(at, temperature)(now, slice(0, len(now)))
+        return mean_per_record(each, counted)
+
+    def divergences(self, at: Tensor, temperature: float = 1.0) -> Ask:
+        """What to ask of each prediction of the records at `at`: its part of `divergence`."""
+        kept = [self.values[i] for i in at.tolist()]
+
+        def ask(now: Tensor, part: slice) -> Tensor:
+            before = _rows(kept, part).to(now.device)
+            each = functional.kl_div(
+                (now / temperature).log_softmax(-1),
+                (before / temperature).log_softmax(-1),
+                reduction="none",
+                log_target=True,
+            )
+            return temperature**2 * each.sum(-1)
+
+        return ask
 
 
-def mean_per_record(each: Tensor, counted: Tensor) -> Tensor:
-    """Average over each record's predictions.
-
-    Args:
-        each: a number for each prediction that counts, record after record.
-        counted: (n, T) whether a prediction counts.
-
-    Returns:
-        (n,); 0 for a record with nothing to predict.
-    """
-    total = torch.zeros(len(counted), dtype=each.dtype, device=each.device)
-    total = total.index_add(0, counted.nonzero()[:, 0], each)
-    return total / counted.sum(-1).clamp(min=1)
+def _rows(kept: Sequence[Tensor], part: slice) -> Tensor:
+    """The rows in `part` of all rows of `kept`, one tensor after another."""
+    rows, first = [], 0
+    for one in kept:
+        last = first + len(one)
+        if first < part.stop and part.start < last:
+            rows.append(one[max(part.start - first, 0) : part.stop - first])
+        first = last
+    return torch.cat(rows)
 
 
 def reference(
@@ -83,7 +98,7 @@ def reference(
     return remember(
         task,
         model,
-        lambda part: task.log_distribution(model, part)[task.targets(part) != IGNORED],
+        lambda part: per_prediction(task, model, part, lambda now, _: now),
         examples,
         seed,
         most_bytes,

@@ -12,7 +12,7 @@ from lethe.methods.approximate import ScrubParams
 from workers.unlearn.descent import Batch, Descent
 from workers.unlearn.method import Context, Move
 from workers.unlearn.reference import reference
-from workers.unlearn.task import mean_nll
+from workers.unlearn.task import IGNORED, mean_per_record, per_prediction
 
 
 def scrub(context: Context, params: ScrubParams) -> Move:
@@ -29,10 +29,20 @@ def scrub(context: Context, params: ScrubParams) -> Move:
 
     def loss(batch: Batch) -> Tensor:
         if batch.step % 2 == 0:
-            now, targets = task.log_distribution(model, batch.forget), task.targets(batch.forget)
-            return -leave.divergence(now, targets, batch.forget_at, params.temperature).mean()
-        now, targets = task.log_distribution(model, batch.retain), task.targets(batch.retain)
-        drift = keep.divergence(now, targets, batch.retain_at, params.temperature).mean()
-        return params.alpha * drift + params.gamma * mean_nll(now, targets).mean()
+            targets = task.targets(batch.forget)
+            away = leave.divergences(batch.forget_at, params.temperature)
+            each = per_prediction(task, model, batch.forget, away)
+            return -mean_per_record(each, targets != IGNORED).mean()
+        targets = task.targets(batch.retain)
+        counted = targets != IGNORED
+        right = targets[counted].unsqueeze(-1)
+        drift = keep.divergences(batch.retain_at, params.temperature)
+
+        def held(now: Tensor, part: slice) -> Tensor:
+            nll = -now.gather(-1, right[part]).squeeze(-1)
+            return params.alpha * drift(now, part) + params.gamma * nll
+
+        each = per_prediction(task, model, batch.retain, held)
+        return mean_per_record(each, counted).mean()
 
     return Descent(replace(context, retain=keep.examples, forget=leave.examples), params, loss)

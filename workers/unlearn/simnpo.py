@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lethe.methods.approximate import SimNpoParams
-from workers.unlearn.descent import Batch, Descent
+from workers.unlearn.descent import Batch, Descent, losses_of_both
 from workers.unlearn.method import Context, Move
 
 
@@ -20,8 +20,9 @@ def simnpo(context: Context, params: SimNpoParams) -> Move:
     task, model, beta = context.task, context.model, params.beta
 
     def loss(batch: Batch) -> Tensor:
-        margin = beta * task.losses(model, batch.forget) - params.delta
-        forget = -2 / beta * functional.logsigmoid(margin).mean()
-        return params.gamma * forget + params.alpha * task.losses(model, batch.retain).mean()
+        forget, retain = losses_of_both(task, model, batch)
+        margin = beta * forget - params.delta
+        slowed = -2 / beta * functional.logsigmoid(margin).mean()
+        return params.gamma * slowed + params.alpha * retain.mean()
 
     return Descent(context, params, loss)

@@ -4,7 +4,7 @@ A method never sees rows, columns or files. It sees tensors of records and one d
 prediction, from which losses and accuracies follow in one way for every kind of model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +18,11 @@ Examples = dict[str, Tensor]
 
 IGNORED = -100
 """The target of a place where there is nothing to predict (padding)."""
+
+
+Ask = Callable[[Tensor, slice], Tensor]
+"""Is given the log probabilities (m, K) of some of the predictions that count and which they are,
+record after record, and answers for each: (m, ...). It may be asked twice about the same."""
 
 
 class Task(Protocol):
@@ -54,6 +59,14 @@ class Task(Protocol):
 
     def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
         """Share of each record's predictions that are right, in [0, 1]: (n,)."""
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """A task that need not hold the log probabilities of all predictions at once."""
+
+    def per_prediction(self, model: nn.Module, examples: Examples, ask: Ask) -> Tensor:
+        """The promise of the function `per_prediction`, chunk by chunk."""
 
 
 @runtime_checkable
@@ -110,6 +123,59 @@ def mean_nll(log_distribution: Tensor, targets: Tensor) -> Tensor:
     log_likelihood = log_distribution.gather(-1, chosen).squeeze(-1)
     total = log_likelihood.where(counted, 0.0).sum(-1)
     return -total / counted.sum(-1).clamp(min=1)
+
+
+def per_prediction(task: Task, model: nn.Module, examples: Examples, ask: Ask) -> Tensor:
+    """Ask about each prediction that counts, in one forward pass.
+
+    Returns:
+        What `ask` answered, record after record: (predictions, ...); differentiable.
+    """
+    if isinstance(task, Chunked):
+        return task.per_prediction(model, examples, ask)
+    rows = task.log_distribution(model, examples)[task.targets(examples) != IGNORED]
+    return ask(rows, slice(0, len(rows)))
+
+
+def mean_per_record(each: Tensor, counted: Tensor) -> Tensor:
+    """Average over each record's predictions.
+
+    Args:
+        each: a number for each prediction that counts, record after record.
+        counted: (n, T) whether a prediction counts.
+
+    Returns:
+        (n,); 0 for a record with nothing to predict.
+    """
+    total = torch.zeros(len(counted), dtype=each.dtype, device=each.device)
+    total = total.index_add(0, counted.nonzero()[:, 0], each)
+    return total / counted.sum(-1).clamp(min=1)
+
+
+def nll_of(task: Task, model: nn.Module, examples: Examples) -> Tensor:
+    """`mean_nll` of the predictions that a model gives, asked for by `per_prediction`: (n,)."""
+    targets = task.targets(examples)
+    counted = targets != IGNORED
+    right = targets[counted].unsqueeze(-1)
+    each = per_prediction(
+        task, model, examples, lambda now, part: -now.gather(-1, right[part]).squeeze(-1)
+    )
+    return mean_per_record(each, counted)
+
+
+def each_nll(task: Task, model: nn.Module, examples: Examples) -> Tensor:
+    """`nll_of` at least one record, without dropout, in batches of the task's batch size.
+
+    Returns:
+        (n,) nats, on the CPU.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    batches = torch.split(torch.arange(count(examples)), task.training.batch_size)
+    with torch.inference_mode():
+        return torch.cat(
+            [nll_of(task, model, take(examples, batch, device)).cpu() for batch in batches]
+        )
 
 
 def share_right(log_distribution: Tensor, targets: Tensor) -> Tensor:

@@ -99,11 +99,11 @@ def test_keys_init_makes_private_files_and_replaces_none(lethe: Lethe, tmp_path:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == made
 
 
-def give_command(tmp_path: Path, body: str) -> None:
+def give_command(tmp_path: Path, body: str, name: str = "extra") -> None:
     (tmp_path / "extra.py").write_text(body)
     (tmp_path / "extra-1.dist-info").mkdir()
     (tmp_path / "extra-1.dist-info" / "METADATA").write_text("Name: extra\nVersion: 1\n")
-    points = "[lethe.commands]\nextra = extra:extra\n"
+    points = f"[lethe.commands]\n{name} = extra:extra\n"
     (tmp_path / "extra-1.dist-info" / "entry_points.txt").write_text(points)
 
 
@@ -124,6 +124,23 @@ def test_a_command_whose_package_is_missing_says_what_to_install_and_only_when_c
     give_command(tmp_path, "import a_package_that_is_absent\n")
     assert "extra" in lethe("--help").stdout
     refused(lethe("extra"), "a_package_that_is_absent", "pip install")
+
+
+def test_a_package_cannot_take_the_place_of_a_command_of_lethes_own(
+    lethe: Lethe, tmp_path: Path
+) -> None:
+    give_command(tmp_path, "def extra() -> None:\n    print('it holds')\n", name="verify")
+    result = lethe("verify")
+    assert result.returncode == 2
+    assert "it holds" not in result.stdout
+
+
+def test_training_needs_neither_torch_nor_the_workers(lethe: Lethe, tmp_path: Path) -> None:
+    # First on the path, so that importing either one ends the command.
+    (tmp_path / "torch.py").write_text("raise SystemExit(9)\n")
+    (tmp_path / "workers.py").write_text("raise SystemExit(9)\n")
+    result = lethe("train", "--model", "m", PYTHONPATH=f"{tmp_path}:{REPOSITORY}")
+    refused(result, "--data")
 
 
 def test_workers_take_one_queue_and_compute_one_task_at_a_time() -> None:

@@ -115,6 +115,7 @@ CALLS: dict[str, tuple[Callable[[Lethe], object], str, str, object]] = {
         "/v1/datasets",
         {"name": "a"},
     ),
+    "dataset": (lambda lethe: lethe.dataset("a/b"), "GET", "/v1/datasets/a%2Fb", None),
     "add_dataset_version": (
         lambda lethe: lethe.add_dataset_version("a/b", {"uri": "file:///x"}),
         "POST",
@@ -211,7 +212,7 @@ def test_each_method_makes_the_call_of_the_contract(name: str, service: Service)
     assert answer in ({"id": "1"}, b'{"id": "1"}')
 
 
-@pytest.mark.parametrize("name", ["deployments", "commitments"])
+@pytest.mark.parametrize("name", ["deployments", "commitments", "methods", "recipes"])
 def test_lists_come_as_lists_and_anything_else_is_refused(name: str, service: Service) -> None:
     service.answer = b'[{"id": "1"}]'
     with Lethe(service.url, "key-1") as lethe:
