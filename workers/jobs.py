@@ -106,6 +106,8 @@ def _unlearn(session: Session, settings: Settings, run: Run, step: Step) -> Job:
         weights=slices[-1].object_digest or "",
         first_slice=min(slice_of(bucket, base.shards, base.slices) for _, _, bucket in forget),
         forget=tuple((dataset, record) for dataset, record, _ in forget),
+        checkpoints=repository.checkpoints(session, base.model_id, shard),
+        checkpoint_seconds=settings.checkpoint_seconds,
     )
 
 

@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=60, gt=0)
     heartbeat_seconds: float = Field(default=15, gt=0)
     step_attempts: int = Field(default=5, ge=1)
+    checkpoint_seconds: float = Field(default=60, ge=0)
+    """Seconds, at least, between two checkpoints of an approximate method's run."""
     threads: int = Field(default=1, ge=1)
     """Threads of one compute worker; part of the environment digest."""
     host: str = "127.0.0.1"

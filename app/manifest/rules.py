@@ -78,7 +78,8 @@ class TrainShardJob:
 class UnlearnJob:
     """Unlearn records of one shard from its present weights.
 
-    `forget` are (dataset version, record number), `first_slice` the earliest slice with one.
+    `forget` are (dataset version, record number), `first_slice` the earliest slice with one;
+    `checkpoints` as for training, one at most every `checkpoint_seconds`.
     """
 
     model: ModelJob
@@ -88,6 +89,8 @@ class UnlearnJob:
     weights: str
     first_slice: int
     forget: tuple[tuple[int, int], ...]
+    checkpoints: dict[str, str]
+    checkpoint_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -453,7 +453,7 @@ def memorised(**changes: object) -> Context:
 def stored(checkpoint: UnlearnCheckpoint) -> UnlearnCheckpoint:
     """The checkpoint as files give it back."""
     facts = json.loads(json.dumps(checkpoint.facts, allow_nan=False))
-    return UnlearnCheckpoint(load(save(checkpoint.tensors)), facts)
+    return UnlearnCheckpoint(checkpoint.step, load(save(checkpoint.tensors)), facts)
 
 
 RESUMED: dict[str, tuple[Method[GuardParams], GuardParams]] = {

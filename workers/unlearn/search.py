@@ -71,10 +71,12 @@ class UnlearnCheckpoint:
     It goes with the model as it was before the first step, which it does not hold.
 
     Attributes:
+        step: the number of the step.
         tensors: "model/…", "best/…" where the best state is an earlier one, "move/…"; on the CPU.
         facts: losses, the trace and what else the steps need, for JSON.
     """
 
+    step: int
     tensors: dict[str, Tensor]
     facts: dict[str, JsonValue]
 
@@ -225,6 +227,7 @@ class Search:
             move.numbers,
         )
         return UnlearnCheckpoint(
+            self.steps,
             {f"{part}/{name}": t for part, named in kept.items() for name, t in named.items()},
             _FACTS.dump_python(facts, mode="json"),
         )
