@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import rfc8785
 import torch
@@ -123,7 +124,7 @@ def _latest(job: UnlearnJob, desk: Desk, chain: str) -> UnlearnCheckpoint | None
 def _chain(job: UnlearnJob, sets: Mapping[str, Sequence[Record]]) -> str:
     """Name a run by all that its bits depend on."""
     spec = METHODS[job.method]
-    depends = {
+    depends: dict[str, Any] = {
         "recipe": recipe_digest(job.model.recipe, job.model.parameters),
         "environment": environment_digest(),
         "seed": job.model.seed,
