@@ -104,8 +104,9 @@ def _meaning(start: float, bound: float) -> str:
         "where the first is higher, something is left. An approximate method gives evidence, "
         "never proof; in the service it comes with a date for the exact retraining. In fp16 "
         "AdamW's epsilon of 1e-8 rounds to zero, and the "
-        "first step divides by it: the notebook's model is gone, the guard keeps the old one. "
-        "The way out is to work in fp32 and round afterwards."
+        "first step divides by it: the notebook's model is gone. The guard undoes a step like that "
+        "and goes on, and still the rounding costs pages that it does not measure. The way out is "
+        "to work in fp32 and round afterwards."
     )
 
 

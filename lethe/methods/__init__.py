@@ -9,6 +9,7 @@ from lethe.methods import approximate, editing, statistics, training
 from lethe.methods.spec import Guarantee, MethodSpec
 
 GROUP: Final = "lethe.methods"
+_STRONGEST_FIRST: Final[tuple[Guarantee, ...]] = ("exact", "certified", "approximate")
 
 
 class MethodClash(ValueError):
@@ -18,6 +19,8 @@ class MethodClash(ValueError):
 def _known() -> Mapping[str, MethodSpec]:
     specs = [*statistics.SPECS, *training.SPECS, *approximate.SPECS, *editing.SPECS]
     specs += [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name)]
+    # Stable: among equals the order above.
+    specs.sort(key=lambda spec: _STRONGEST_FIRST.index(spec.guarantee))
     known = {spec.name: spec for spec in specs}
     if len(known) != len(specs):
         raise MethodClash("two unlearning methods are installed under one name")
