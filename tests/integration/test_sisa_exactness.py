@@ -67,6 +67,7 @@ def from_scratch(town: Town, rows: Sequence[Row], folder: Path, shard: int) -> d
         (7, 4, 4, 3),  # some slices empty
         (5, 2, 9, 2),  # more shards than people
         (6, 3, 1, 1),  # ordinary retraining
+        (6, 16, 2, 2),  # people who own whole batches
     ],
 )
 def test_retrained_shard_equals_the_one_that_never_saw_the_person(
