@@ -35,7 +35,7 @@ from workers.steps.index import index
 from workers.steps.remove import remove
 from workers.steps.train import train
 from workers.steps.unlearn import unlearn
-from workers.unlearn.seeds import deterministic, environment
+from workers.unlearn.seeds import deterministic, device, environment
 from workers.unlearn.sisa import TrainingDiverged
 
 
@@ -70,6 +70,7 @@ def serve(pipe: Connection, artifacts_url: str) -> None:
         store=ArtifactStore(artifacts_url),
         on_progress=lambda share: pipe.send(Progress(share)),
         on_checkpoint=lambda values: pipe.send(Stored(values)),
+        device=device(),
     )
     while True:
         try:

@@ -11,11 +11,16 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Desk:
-    """What a step works with: the store, and how it tells of progress and checkpoints."""
+    """What a step works with: the store, how it tells of progress and checkpoints, its device.
+
+    Attributes:
+        device: where tensors are worked on, as torch names it; where to train and to measure.
+    """
 
     store: ArtifactStore
     on_progress: Callable[[float], None]
     on_checkpoint: Callable[[Result], None]
+    device: str = "cpu"
 
     def cancelled(self) -> bool:
         """A step is never cancelled from inside: its process is ended."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from app.manifest.rules import EvaluateJob, ModelJob, SliceRef, model_prefix
 from lethe.methods import EXACT, METHODS
@@ -103,7 +104,14 @@ def _model(task: Task, model: ModelJob, slices: Sequence[SliceRef], desk: Desk) 
         if records and stored:
             weights = max(stored, key=lambda one: one.slice).object_digest or ""
             state = TrainingState.from_tensors(load_tensors(desk.store.get(prefix, weights)))
-            members.append((records, restore(task, state, seed=model.seed, shard=shard)))
+            members.append(
+                (
+                    records,
+                    restore(
+                        task, state, seed=model.seed, shard=shard, device=torch.device(desk.device)
+                    ),
+                )
+            )
     return ensemble(task, members, task.training.aggregation)
 
 

@@ -1,5 +1,7 @@
 """Taking records of one shard out of what it has stored of them, without training it again."""
 
+import torch
+
 from app.manifest.rules import RemoveJob, model_prefix
 from lethe.methods import METHODS
 from lethe.recipes import recipe_digest
@@ -31,7 +33,9 @@ def remove(job: RemoveJob, desk: Desk) -> Result:
     if len(forget) != len(job.forget):
         raise ValueError("a record to forget can no longer be read: retrain instead")
     before = TrainingState.from_tensors(load_tensors(desk.store.get(prefix, job.weights)))
-    network = restore(task, before, seed=model.seed, shard=job.shard)
+    network = restore(
+        task, before, seed=model.seed, shard=job.shard, device=torch.device(desk.device)
+    )
     slices = shard_slices(model, job.shard)
     retain = join([task.encode([one.row for one in records]) for records in slices])
     outcome = task.remove(network, task.encode([one.row for one in forget]), retain)

@@ -2,6 +2,8 @@
 
 import time
 
+import torch
+
 from app.manifest.rules import TrainShardJob, model_prefix
 from lethe.recipes import recipe_digest
 from workers.manifest import Record, shard_slices
@@ -63,6 +65,7 @@ def train(job: TrainShardJob, desk: Desk) -> Result:
             on_checkpoint=on_checkpoint,
             on_progress=desk.on_progress,
             cancelled=desk.cancelled,
+            device=torch.device(desk.device),
         )
     epochs = epochs_per_slice(task.training.epochs, model.slices)
     passes = epochs * sum(

@@ -37,7 +37,9 @@ def unlearn(job: UnlearnJob, desk: Desk) -> Result:
     model, prefix = job.model, model_prefix(job.model.model_id)
     task = make_task(model.recipe, model.parameters)
     before = TrainingState.from_tensors(load_tensors(desk.store.get(prefix, job.weights)))
-    network = restore(task, before, seed=model.seed, shard=job.shard)
+    network = restore(
+        task, before, seed=model.seed, shard=job.shard, device=torch.device(desk.device)
+    )
     forget = [
         one
         for one in records_by_number(model, job.forget)

@@ -43,6 +43,11 @@ def deterministic() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def device() -> str:
+    """Return where this process trains, as torch names it: its first GPU, or else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def seed_noise(seed: int) -> None:
     """Seed what layers draw from, such as dropout, on the CPU and on a GPU if there is one.
 

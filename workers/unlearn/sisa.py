@@ -122,7 +122,7 @@ def train_shard(
         on_checkpoint: receives (r, state) after each slice trained.
         on_progress: receives the share of this call's work that is done, after each step.
         cancelled: asked before each step.
-        device: where to train.
+        device: where to train; a task that fits by means of its own does so on the CPU.
 
     Returns:
         The state after the last slice.
@@ -135,6 +135,7 @@ def train_shard(
     done = -1 if resume is None else resume[0]
     if not -1 <= done < len(slices) or not slices:
         raise ValueError(f"cannot go on after slice {done} of a shard of {len(slices)} slices")
+    device = _device_for(task, device)
     model = task.build(seed_for(seed, "build", shard)).to(device)
     optimizer = _optimizer(task.training, model)
     if resume is not None:
@@ -167,7 +168,12 @@ def restore(
     """
     model = task.build(seed_for(seed, "build", shard))
     write_model(model, state.model)
-    return model.to(device).eval()
+    return model.to(_device_for(task, device)).eval()
+
+
+def _device_for(task: Task, device: torch.device) -> torch.device:
+    # What a task fits by means of its own it fits on the CPU.
+    return CPU if isinstance(task, Fitted) else device
 
 
 @dataclass
