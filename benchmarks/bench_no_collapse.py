@@ -37,7 +37,7 @@ from workers.unlearn.task import Examples, Task, count, each_nll, join, take
 BOUND = GuardParams().retain_loss_increase
 SLACK = 1e-4
 MOST_STEPS = 60
-STEPS_OF = {"distill": 3, "noise_and_prune": 3}
+STEPS_OF = {"distill": 3, "impair_repair": 3, "noise_and_prune": 3}
 """The most steps of methods whose step is a round of many."""
 
 

@@ -124,8 +124,13 @@ def report(world: World, methods: list[str], parameters: Mapping[str, Any]) -> N
 
 
 # The retain loss may rise by ten per cent of what it was; the steps are few, for a CPU.
+SHORT = {"learning_rate": 1e-3, "max_steps": 60}
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "rmu": {"layer": "model.layers.1", "alpha": 100.0, "learning_rate": 1e-3},
+    **dict.fromkeys(("gradient_ascent", "grad_diff", "npo"), SHORT | {"alpha": 4.0}),
+    **dict.fromkeys(("simnpo", "scrub", "fine_tune"), SHORT),
+    "distill": {"max_steps": 6, "noise": 0.03, "recovery_steps": 30, "batch_size": 16},
+    "noise_and_prune": {"max_steps": 6, "noise": 0.03, "sparsity": 0.1, "recovery_steps": 30},
+    "rmu": SHORT | {"layer": "model.layers.1", "alpha": 100.0},
     "model_edit": {"layer": "model.layers.1.mlp.down_proj"},
 }
 

@@ -48,6 +48,20 @@ class NoiseAndPruneParams(RoundParams):
     noise: float = Field(default=0.1, ge=0, le=10, allow_inf_nan=False)
 
 
+class ImpairRepairParams(RoundParams):
+    """How much to impair, and how to repair.
+
+    Attributes:
+        impair_steps: steps of ascent on the forget set in each round.
+        impair_rate: learning rate of those steps; that of the repair is `learning_rate`.
+    """
+
+    batch_size: int = Field(default=16, ge=1, le=65_536)
+    recovery_steps: int = Field(default=30, ge=1, le=100_000)
+    impair_steps: int = Field(default=3, ge=1, le=100_000)
+    impair_rate: float = Field(default=3e-4, gt=0, le=10, allow_inf_nan=False)
+
+
 class TaskVectorParams(DescentParams):
     """How to find the task vector, and how far to go against it.
 
@@ -194,6 +208,14 @@ SPECS: tuple[MethodSpec, ...] = (
         "workers.unlearn.noise_and_prune:noise_and_prune",
         "Prunes small weights, disturbs the others, and trains on with the retain set.",
         "In each round a recovery of several steps on the retain set.",
+    ),
+    _spec(
+        "impair_repair",
+        ImpairRepairParams,
+        _rounds(ImpairRepairParams()),
+        "workers.unlearn.impair_repair:impair_repair",
+        "Ascends on the forget set for a few rough steps, then repairs with the retain set.",
+        "In each round a few steps on the forget set and several on the retain set.",
     ),
     _spec(
         "task_vector",

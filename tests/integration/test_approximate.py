@@ -215,6 +215,7 @@ PARAMETERS: dict[str, Json] = {
     "fine_tune": SHORT,
     "distill": {"max_steps": 3},
     "noise_and_prune": {"max_steps": 3},
+    "impair_repair": {"max_steps": 3, "recovery_steps": 10},
     "task_vector": {},
     "influence": {"iterations": 3},
     "localised_ablation": {},

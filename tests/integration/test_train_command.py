@@ -116,7 +116,13 @@ def test_a_described_model_is_registered_trained_in_shards_and_erasable(
     assert "claims-net, version 2" in again.stdout
     assert [one["name"] for one in town.ok(Role.ENGINEER, "GET", "/v1/datasets")] == ["claims"]
 
-    request = town.erase(("email", "person3@example.org"))
+    everybody = [{"type": "email", "value": f"person{number}@example.org"} for number in range(8)]
+    trained_on = next(
+        one
+        for one in everybody
+        if town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [one]})["models"]
+    )
+    request = town.erase(("email", trained_on["value"]))
     assert {one["method"] for one in request["actions"]} == {"sisa", "erase_records"}
 
 

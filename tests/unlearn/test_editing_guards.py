@@ -32,6 +32,13 @@ def settings(name: str, draw: random.Random) -> dict[str, object]:
     drawn: dict[str, dict[str, object]] = {
         "distill": rounds | {"temperature": draw.choice([0.5, 4])},
         "noise_and_prune": rounds | {"sparsity": draw.uniform(0, 0.99)},
+        "impair_repair": {
+            "max_steps": draw.randint(1, 4),
+            "recovery_steps": draw.choice([1, 5]),
+            "learning_rate": 10 ** draw.uniform(-6, -1),
+            "impair_steps": draw.randint(1, 10),
+            "impair_rate": 10 ** draw.uniform(-6, 0),
+        },
         "task_vector": {
             "learning_rate": 10 ** draw.uniform(-6, 0),
             "max_steps": draw.randint(1, 20),
@@ -84,6 +91,7 @@ def test_no_setting_ends_in_collapse(name: str, kind: str) -> None:
 SOUND: dict[str, dict[str, object]] = {
     "distill": {"max_steps": 10, "learning_rate": 0.003},
     "noise_and_prune": {"max_steps": 10, "learning_rate": 0.003},
+    "impair_repair": {"max_steps": 10, "recovery_steps": 10},
     "task_vector": {"learning_rate": 0.001},
     "influence": {"scale": 10.0},
     "localised_ablation": {},

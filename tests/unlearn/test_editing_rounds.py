@@ -7,11 +7,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from lethe.methods.editing import DistillParams, NoiseAndPruneParams, TaskVectorParams
+from lethe.methods.editing import (
+    DistillParams,
+    ImpairRepairParams,
+    NoiseAndPruneParams,
+    TaskVectorParams,
+)
 from tests.unlearn.editing_cases import weights_of
 from tests.unlearn.plain_cases import CPU, kl, mean_of, nll, record
 from workers.unlearn.descent import _batches
 from workers.unlearn.distill import distill
+from workers.unlearn.impair_repair import impair_repair
 from workers.unlearn.method import Context
 from workers.unlearn.noise_and_prune import largest, noise_and_prune, prunable
 from workers.unlearn.reference import reference
@@ -108,6 +114,36 @@ def test_a_round_of_pruning_equals_a_plain_loop(context: Context) -> None:
     move.step(2)
     for weight in prunable(context.model):
         assert (weight == 0).sum() == weight.numel() - round(0.2 * weight.numel())
+
+
+def test_a_round_of_impairing_and_repairing_equals_a_plain_loop(context: Context) -> None:
+    params = ImpairRepairParams(
+        impair_steps=2, impair_rate=1e-2, recovery_steps=3, batch_size=2, learning_rate=1e-3
+    )
+    plain = copy.deepcopy(context.model).eval()
+    generator = torch.Generator().manual_seed(seed_for(context.seed, "impaired", 1))
+    optimizer = AdamW(plain.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(2):
+        order = torch.randperm(count(context.forget), generator=generator)[:2]
+        plain_step(plain, optimizer, -mean_loss(plain, take(context.forget, order, CPU)))
+    batches = _batches(count(context.retain), 2, seed_for(context.seed, "retain order"))
+    optimizer = AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0)
+    for _ in range(3):
+        plain_step(plain, optimizer, mean_loss(plain, take(context.retain, next(batches), CPU)))
+
+    move = impair_repair(context, params)
+    move.step(1)
+    close(context.model, plain)
+    # A round that was cut in half impairs half as fast the next time.
+    move.pace(0.5)
+    slower = impair_repair(context, params.model_copy(update={"impair_rate": 5e-3}))
+    state = copy.deepcopy(context.model.state_dict())
+    ends = []
+    for one in (move, slower):
+        context.model.load_state_dict(state)
+        one.disturb(2, one.strength)  # type: ignore[attr-defined]
+        ends.append(weights_of(context.model))
+    assert all(torch.equal(*both) for both in zip(*ends, strict=True))
 
 
 def test_largest_breaks_ties_and_keeps_the_share() -> None:
