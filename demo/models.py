@@ -143,4 +143,4 @@ def _language_model(name: str, dataset: str, exact_not_before: datetime) -> Demo
         "policy": {"exact_not_before": exact_not_before.isoformat(), "retraining_every_days": 7},
     }
     content = "small GPT-2, its retraining frozen this month"
-    return DemoModel(name, dataset, "gradient_ascent", content, registration)
+    return DemoModel(name, dataset, "impair_repair", content, registration)

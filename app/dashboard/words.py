@@ -60,6 +60,7 @@ CHECKS: Final[Mapping[str, CheckWords]] = {
 METHODS: Final[Mapping[str, str]] = {
     "sisa": "trains only the shards again that held the records",
     "retrain": "trains the whole model again without the records",
+    "impair_repair": "makes the model worse on the records, then trains it on the rest",
     "gradient_ascent": "pushes the present weights away from the records",
     "grad_diff": "pushes the weights away from the records and holds them on the rest",
     "npo": "prefers not to say the records, measured against the version before",

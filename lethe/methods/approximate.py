@@ -136,7 +136,6 @@ def _spec(
     cost: str,
     *,
     needs: frozenset[Need] = _NEEDS,
-    by_default: bool = False,
 ) -> MethodSpec:
     return MethodSpec(
         name=name,
@@ -151,7 +150,6 @@ def _spec(
         refused=_REFUSED,
         way="steps",
         implementation=implementation,
-        by_default=by_default,
     )
 
 
@@ -162,7 +160,6 @@ SPECS: tuple[MethodSpec, ...] = (
         "workers.unlearn.gradient_ascent:ascent",
         "Raises the loss on the forget set and lowers it on the retain set.",
         "One forward and backward pass over both batches per step.",
-        by_default=True,
     ),
     _spec(
         "grad_diff",

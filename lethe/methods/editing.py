@@ -175,6 +175,8 @@ def _spec(
     cost: str,
     needs: frozenset[Need] = _NEEDS,
     refused: str = _REFUSED,
+    *,
+    by_default: bool = False,
 ) -> MethodSpec:
     return MethodSpec(
         name=name,
@@ -189,6 +191,7 @@ def _spec(
         refused=refused,
         way="steps",
         implementation=implementation,
+        by_default=by_default,
     )
 
 
@@ -216,6 +219,7 @@ SPECS: tuple[MethodSpec, ...] = (
         "workers.unlearn.impair_repair:impair_repair",
         "Ascends on the forget set for a few rough steps, then repairs with the retain set.",
         "In each round a few steps on the forget set and several on the retain set.",
+        by_default=True,
     ),
     _spec(
         "task_vector",

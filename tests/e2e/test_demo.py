@@ -74,7 +74,7 @@ def test_it_tells_the_whole_job_with_its_port_taken_and_again_until_ctrl_c(var: 
     assert demo.returncode == 0, told
     assert processes_of(var) == set()
     assert f"127.0.0.1:{PORT}" not in told
-    for word in ("sisa", "retrain", "gradient_ascent", "inconclusive", "committed", "/dashboard"):
+    for word in ("sisa", "retrain", "impair_repair", "inconclusive", "committed", "/dashboard"):
         assert word in told
     papers = var / "certificate"
     assert json.loads((papers / "certificate.json").read_text())["mediaType"]

@@ -255,7 +255,7 @@ def test_the_certificate_verifies_offline_and_says_what_was_done(done: Job) -> N
     assert {one["artifact"]: (one["method"], one["guarantee"]) for one in predicate["done"]} == {
         f"model/{done.named('digits-sisa')}@1": ("sisa", "exact"),
         f"model/{done.named('patients-net')}@1": ("retrain", "exact"),
-        f"model/{done.named('notes-lm')}@1": ("gradient_ascent", "approximate"),
+        f"model/{done.named('notes-lm')}@1": ("impair_repair", "approximate"),
     } | {f"dataset/{one.name}@1": ("erase_records", "exact") for one in done.datasets}
     assert [one["promise"] for one in predicate["commitments"]] == ["exact_retraining"]
     assert any("not evidence of forgetting" in one for one in predicate["not_guaranteed"])

@@ -61,7 +61,7 @@ def test_the_planner_chooses_ascent_where_policy_forbids_exact_and_says_why(trai
     request = trained.ask(("email", somebody(trained)))
     plan = trained.ok(Role.DPO, "GET", f"/v1/erasure-requests/{request['id']}/plan")
     (action,) = (one for one in plan["actions"] if one["kind"] == "model_version")
-    assert action["method"] == "gradient_ascent"
+    assert action["method"] == "impair_repair"
     assert action["guarantee"] == "approximate"
     assert datetime.fromisoformat(action["commitment_due_at"]) >= LATER
     against = {one["method"]: one["reason"] for one in action["candidates"] if not one["chosen"]}
@@ -157,7 +157,7 @@ def test_a_verdict_that_is_no_pass_escalates_to_exact_once_policy_allows(trained
     assert (action["method"], action["guarantee"], action["state"]) == ("retrain", "exact", "done")
     plan = town.ok(Role.DPO, "GET", f"/v1/erasure-requests/{request['id']}/plan")
     (planned,) = (one for one in plan["actions"] if one["kind"] == "model_version")
-    assert [one["method"] for one in planned["tried"]] == ["gradient_ascent"]
+    assert [one["method"] for one in planned["tried"]] == ["impair_repair"]
     assert town.version("lm", 2)["state"] in {"failed", "destroyed"}
     assert town.ok(Role.DPO, "GET", "/v1/commitments") == []
 

@@ -236,7 +236,7 @@ def test_a_finished_model_is_left_alone(name: str, fixed: dict[str, object]) -> 
 
 @pytest.mark.parametrize("name", ["sisa", "retrain", "unheard_of"])
 def test_only_approximate_methods_run_under_the_guards(name: str) -> None:
-    with pytest.raises(UnknownMethod, match="fine_tune, grad_diff, gradient_ascent, influence"):
+    with pytest.raises(UnknownMethod, match="fine_tune, grad_diff, gradient_ascent, impair_repair"):
         digits().unlearn(name, digits().fresh(), {})
 
 

@@ -24,7 +24,7 @@ from lethe.methods.spec import Need, Setting, ShardHit
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 DUE = NOW + timedelta(days=30)
 TRAINED: frozenset[Need] = frozenset({"gradients", "checkpoints", "layers", "text"})
-DEFAULT = {"sisa", "retrain", "gradient_ascent"}
+DEFAULT = {"sisa", "retrain", "impair_repair"}
 
 
 def make_facts(
@@ -97,10 +97,11 @@ def test_each_other_candidate_has_its_reason_with_figures() -> None:
     assert retrain.predicted_seconds == whole
     assert retrain.shards == (0, 1)
     assert retrain.reason == "It would be in time, at no lower cost: 980 s against 700 s."
-    ascent = candidate(action, "gradient_ascent")
-    assert ascent.predicted_seconds == (200 * 2 + 2 * 210) * 0.5 + 10
-    assert ascent.reason == "It would be in time, but approximate is weaker than exact."
-    assert ascent.shards == ()
+    repaired = candidate(action, "impair_repair")
+    # 30 rounds, each of 30 steps of 16 records, at most.
+    assert repaired.predicted_seconds == (30 * 30 * 16 + 2 * 210) * 0.5 + 10
+    assert repaired.reason == "It would be in time, but approximate is weaker than exact."
+    assert repaired.shards == ()
     assert [each.chosen for each in action.candidates].count(True) == 1
 
 
@@ -167,9 +168,9 @@ def test_a_single_shard_and_slice_is_retrained_whole() -> None:
     ("facts", "method", "reason"),
     [
         (make_facts(hits=()), "sisa", "No manifest"),
-        (make_facts(hits=()), "gradient_ascent", "at least one known record"),
-        (make_facts(hits=(ShardHit(0, 0, 0),)), "gradient_ascent", "at least one known record"),
-        (make_facts(weights_present=False), "gradient_ascent", "weights to start from"),
+        (make_facts(hits=()), "impair_repair", "at least one known record"),
+        (make_facts(hits=(ShardHit(0, 0, 0),)), "impair_repair", "at least one known record"),
+        (make_facts(weights_present=False), "impair_repair", "weights to start from"),
         (
             make_facts(offered=frozenset()),
             "sisa",
@@ -177,12 +178,12 @@ def test_a_single_shard_and_slice_is_retrained_whole() -> None:
         ),
         (
             make_facts(policy=ModelPolicy(minimum_guarantee="exact")),
-            "gradient_ascent",
+            "impair_repair",
             "It is approximate; the model's policy asks for exact.",
         ),
         (
             make_facts(policy=ModelPolicy(minimum_guarantee="certified")),
-            "gradient_ascent",
+            "impair_repair",
             "policy asks for certified",
         ),
         (
@@ -207,7 +208,7 @@ def test_an_approximate_method_in_time_comes_with_a_commitment() -> None:
     not_before = DUE + timedelta(days=12)
     policy = ModelPolicy(start=StartPolicy(exact_not_before=not_before))
     action = plan(make_facts(policy=policy))
-    assert (action.method, action.guarantee) == ("gradient_ascent", "approximate")
+    assert (action.method, action.guarantee) == ("impair_repair", "approximate")
     assert action.commitment_due_at == not_before + timedelta(days=30)
     assert "Unlearns from the present weights" in action.reason
     for method in ("sisa", "retrain"):
@@ -221,10 +222,10 @@ def test_an_approximate_method_in_time_comes_with_a_commitment() -> None:
 def test_the_commitment_counts_from_now_when_exact_is_allowed_already() -> None:
     past = ModelPolicy(start=StartPolicy(exact_not_before=NOW - timedelta(days=90)))
     for policy in (past, ModelPolicy()):
-        facts = make_facts(policy=replace(policy, allowed_methods=frozenset({"gradient_ascent"})))
+        facts = make_facts(policy=replace(policy, allowed_methods=frozenset({"impair_repair"})))
         assert plan(facts).commitment_due_at == NOW + timedelta(days=30)
     at_once = replace(past, retraining_every_days=0)
-    facts = make_facts(policy=replace(at_once, allowed_methods=frozenset({"gradient_ascent"})))
+    facts = make_facts(policy=replace(at_once, allowed_methods=frozenset({"impair_repair"})))
     assert plan(facts).commitment_due_at == NOW
 
 
@@ -233,26 +234,29 @@ def test_exact_waits_for_its_day_when_that_is_still_in_time() -> None:
     action = plan(make_facts(policy=ModelPolicy(start=StartPolicy(exact_not_before=not_before))))
     assert action.method == "sisa"
     assert candidate(action, "sisa").starts_at == not_before
-    assert candidate(action, "gradient_ascent").starts_at == NOW + timedelta(seconds=60)
+    assert candidate(action, "impair_repair").starts_at == NOW + timedelta(seconds=60)
 
 
 def test_finishing_at_the_deadline_is_in_time_and_a_second_later_is_not() -> None:
-    finish = candidate(plan(make_facts()), "sisa").finishes_at
+    facts = make_facts(epochs=2_000)
+    finish = candidate(plan(facts), "sisa").finishes_at
     assert finish is not None
-    assert plan(make_facts(), finish).method == "sisa"
-    late = plan(make_facts(), finish - timedelta(seconds=1))
-    assert late.method == "gradient_ascent"
+    assert plan(facts, finish).method == "sisa"
+    late = plan(facts, finish - timedelta(seconds=1))
+    assert late.method == "impair_repair"
     assert "would finish 1 second after the deadline" in candidate(late, "sisa").reason
 
 
 def test_a_missed_deadline_is_said_and_the_first_to_finish_is_chosen() -> None:
-    facts = make_facts(seconds_per_record_pass=4_000, hits=(ShardHit(1, 2, 1),), served=False)
+    facts = make_facts(
+        epochs=2_000, seconds_per_record_pass=4_000, hits=(ShardHit(1, 2, 1),), served=False
+    )
     action = plan(facts, NOW + timedelta(days=1))
     finishes = {each.method: each.finishes_at for each in action.candidates}
     assert finishes[action.method] == min(each for each in finishes.values() if each)
-    assert action.method == "gradient_ascent"
+    assert action.method == "impair_repair"
     assert action.commitment_due_at is not None
-    assert "it will be missed by 28 days" in action.reason
+    assert "it will be missed by 686 days" in action.reason
     assert "no deployment serves the model" in action.reason
     assert all("after the deadline" in each.reason for each in action.candidates[:2])
     overdue = plan(make_facts(hits=(ShardHit(0, 2, 50),)), NOW - timedelta(hours=1))
@@ -317,20 +321,20 @@ def test_no_candidate_in_time_is_stronger_or_as_strong_and_cheaper(
 
 
 def test_stronger_is_the_cheapest_exact_method_in_time() -> None:
-    action = stronger(make_facts(), ["gradient_ascent"], due_at=DUE, now=NOW)
+    action = stronger(make_facts(), ["impair_repair"], due_at=DUE, now=NOW)
     assert action is not None
     assert (action.method, action.guarantee) == ("sisa", "exact")
     assert action.commitment_due_at is None
-    assert "was tried" in candidate(action, "gradient_ascent").reason
+    assert "was tried" in candidate(action, "impair_repair").reason
     assert candidate(action, "sisa").chosen
     assert "no lower cost" in candidate(action, "retrain").reason
 
 
 def test_stronger_is_none_when_late_forbidden_or_already_exact() -> None:
     late = make_facts(policy=ModelPolicy(start=StartPolicy(exact_not_before=DUE)))
-    assert stronger(late, ["gradient_ascent"], due_at=DUE, now=NOW) is None
-    forbidden = make_facts(policy=ModelPolicy(allowed_methods=frozenset({"gradient_ascent"})))
-    assert stronger(forbidden, ["gradient_ascent"], due_at=DUE, now=NOW) is None
+    assert stronger(late, ["impair_repair"], due_at=DUE, now=NOW) is None
+    forbidden = make_facts(policy=ModelPolicy(allowed_methods=frozenset({"impair_repair"})))
+    assert stronger(forbidden, ["impair_repair"], due_at=DUE, now=NOW) is None
     assert stronger(make_facts(), ["sisa"], due_at=DUE, now=NOW) is None
     with pytest.raises(KeyError):
         stronger(make_facts(), ["prayer"], due_at=DUE, now=NOW)
@@ -341,7 +345,7 @@ def ladder(facts: ModelFacts, *tried: str, due_at: datetime = DUE) -> PlannedAct
 
 
 CONVEX: frozenset[Need] = TRAINED | {"hessian"}
-APPROXIMATE = frozenset({"gradient_ascent", "npo", "ssd", "scrub"})
+APPROXIMATE = frozenset({"impair_repair", "npo", "ssd", "scrub"})
 
 
 def test_the_ladder_tries_each_approximate_method_once_in_order_and_ends() -> None:
@@ -360,9 +364,9 @@ def test_the_ladder_tries_each_approximate_method_once_in_order_and_ends() -> No
 
 @pytest.mark.skipif("influence" not in METHODS, reason="no method of another cost is installed")
 def test_an_approximate_method_comes_next_though_a_cheaper_one_comes_after_it() -> None:
-    named = frozenset({"gradient_ascent", "npo", "influence"})
+    named = frozenset({"impair_repair", "npo", "influence"})
     facts = make_facts(hits=(ShardHit(1, 1, 100),), policy=ModelPolicy(allowed_methods=named))
-    action = ladder(facts, "gradient_ascent")
+    action = ladder(facts, "impair_repair")
     assert action is not None
     assert action.method == "npo"
     influence = candidate(action, "influence")
@@ -375,11 +379,11 @@ def test_an_approximate_method_comes_next_though_a_cheaper_one_comes_after_it() 
 
 def test_exact_in_time_comes_before_another_approximate_method() -> None:
     named = APPROXIMATE | {"sisa"}
-    action = ladder(make_facts(policy=ModelPolicy(allowed_methods=named)), "gradient_ascent")
+    action = ladder(make_facts(policy=ModelPolicy(allowed_methods=named)), "impair_repair")
     assert action is not None
     assert (action.method, action.commitment_due_at) == ("sisa", None)
     late = ModelPolicy(allowed_methods=named, start=StartPolicy(exact_not_before=DUE))
-    action = ladder(make_facts(policy=late), "gradient_ascent")
+    action = ladder(make_facts(policy=late), "impair_repair")
     assert action is not None
     assert action.guarantee == "approximate"
     assert "after the deadline" in candidate(action, "sisa").reason
@@ -390,7 +394,7 @@ def test_certified_comes_between_and_no_step_goes_down_from_it() -> None:
     late = StartPolicy(exact_not_before=DUE)
     named = APPROXIMATE | {"newton_removal"}
     facts = make_facts(offered=CONVEX, policy=ModelPolicy(allowed_methods=named, start=late))
-    action = ladder(facts, "gradient_ascent")
+    action = ladder(facts, "impair_repair")
     assert action is not None
     assert (action.method, action.guarantee) == ("newton_removal", "certified")
     assert ladder(facts, "newton_removal") is None
@@ -400,22 +404,22 @@ def test_a_step_that_would_be_late_is_not_taken() -> None:
     facts = make_facts(policy=ModelPolicy(allowed_methods=APPROXIMATE))
     finish = candidate(plan(facts), "npo").finishes_at
     assert finish is not None
-    assert ladder(facts, "gradient_ascent", due_at=finish) is not None
-    assert ladder(facts, "gradient_ascent", due_at=finish - timedelta(seconds=1)) is None
+    assert ladder(facts, "impair_repair", due_at=finish) is not None
+    assert ladder(facts, "impair_repair", due_at=finish - timedelta(seconds=1)) is None
 
 
 def test_a_method_over_the_runs_budget_is_set_aside_with_the_reason() -> None:
-    # Of sisa 700 s are predicted, of retraining 980 s.
-    action = plan(make_facts(policy=ModelPolicy(budget_seconds=700)))
+    # Of sisa 12,220 s are predicted, of retraining 19,220 s.
+    action = plan(make_facts(epochs=200, policy=ModelPolicy(budget_seconds=12_220)))
     assert action.method == "sisa"
     against = candidate(action, "retrain")
     assert (
-        against.reason == "It would take about 17 minutes; the model's policy allows 12 minutes"
+        against.reason == "It would take about 6 hours; the model's policy allows 4 hours"
         " a run."
     )
     assert against.predicted_seconds is None
-    action = plan(make_facts(policy=ModelPolicy(budget_seconds=699)))
-    assert action.method == "gradient_ascent"
+    action = plan(make_facts(epochs=200, policy=ModelPolicy(budget_seconds=12_219)))
+    assert action.method == "impair_repair"
     nothing = plan(make_facts(policy=ModelPolicy(budget_seconds=1)))
     assert nothing.state == "not_reachable"
     assert "Change the model's policy" in nothing.reason
@@ -428,7 +432,7 @@ def test_the_plan_counts_the_wait_for_others_and_for_the_window() -> None:
     assert action.method == "sisa"
     # At 10 it waits until 18 for others, and until 22 for its window.
     assert candidate(action, "sisa").starts_at == NOW.replace(hour=22)
-    assert candidate(action, "gradient_ascent").starts_at == NOW.replace(hour=18)
+    assert candidate(action, "impair_repair").starts_at == NOW.replace(hour=18)
     # Never so long that it would be late; the queue cannot be jumped.
     due = NOW + timedelta(days=1, hours=2)
     soon = candidate(plan(facts, due), "sisa")
