@@ -4,9 +4,18 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from lethe.recipes.causal_lm import LoraParams
 from lethe.recipes.local_folder import LocalFolder
 from lethe.recipes.training import TrainingParams
+
+
+class LoraParams(BaseModel):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + (alpha / r) B A."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    r: int = Field(default=8, ge=1, le=1024)
+    alpha: int = Field(default=16, ge=1, le=4096)
+    target_modules: tuple[str, ...] = Field(min_length=1)
 
 
 class TransformerParams(BaseModel):

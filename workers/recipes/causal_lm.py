@@ -8,17 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from pydantic import JsonValue
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from lethe.recipes.causal_lm import CausalLmParams, LoraParams
-from lethe.recipes.local_folder import LocalFolder
+from lethe.recipes.causal_lm import CausalLmParams
 from lethe.recipes.training import TrainingParams
 from workers.recipes.chunked_head import ask_head
-from workers.recipes.tokens import Tokenizer, byte_tokenizer, local_tokenizer
+from workers.recipes.tokens import Tokenizer
+from workers.recipes.transformer import adapt, encode_text, load, tokenizer_of, trim
 from workers.unlearn.task import IGNORED, Ask, Examples, nll_of, share_right
 
 PLAIN_HEADS = frozenset({"gpt2", "gpt_neox", "llama", "mistral", "phi", "phi3", "qwen2", "qwen3"})
@@ -52,9 +49,9 @@ class CausalLm:
         """
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            model = self._base()
+            model = load(AutoModelForCausalLM, self.params, self.tokenizer)
             if self.params.lora is not None:
-                _adapt(model, self.params.lora)
+                adapt(model, self.params.lora)
         return model
 
     def encode(self, rows: Sequence[Mapping[str, object]]) -> Examples:
@@ -63,30 +60,21 @@ class CausalLm:
         Raises:
             ValueError: the text column is missing or holds no text; names the column only.
         """
-        tokens = torch.full((len(rows), self.params.max_tokens), self.tokenizer.pad)
-        length = torch.zeros(len(rows), dtype=torch.int64)
-        for i, row in enumerate(rows):
-            text = row.get(self.params.text)
-            if not isinstance(text, str):
-                raise ValueError(f"column {self.params.text!r} must hold a text in every record")
-            ids = self.tokenizer.encode(text, self.params.max_tokens)
-            tokens[i, : len(ids)] = torch.tensor(ids)
-            length[i] = len(ids)
-        return {"tokens": tokens, "length": length}
+        return encode_text(rows, self.params, self.tokenizer)
 
     def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
         """Log probabilities of each next token: (n, T, vocabulary).
 
         T is one less than the longest length among the examples.
         """
-        tokens, counted = _trim(examples)
+        tokens, counted = trim(examples)
         output = model(input_ids=tokens[:, :-1], attention_mask=counted[:, :-1], use_cache=False)
         logits: Tensor = output.logits
         return logits.float().log_softmax(-1)
 
     def targets(self, examples: Examples) -> Tensor:
         """The next tokens, the end of the text among them: (n, T), padding ignored."""
-        tokens, counted = _trim(examples)
+        tokens, counted = trim(examples)
         return tokens[:, 1:].where(counted[:, 1:], IGNORED)
 
     def per_prediction(self, model: nn.Module, examples: Examples, ask: Ask) -> Tensor:
@@ -111,42 +99,6 @@ class CausalLm:
         """Share of each record's tokens that were the most probable: (n,)."""
         return share_right(self.log_distribution(model, examples), self.targets(examples))
 
-    def _base(self) -> nn.Module:
-        # Eager attention: the fused kernels have no deterministic gradient on every device.
-        if self.params.checkpoint is not None:
-            model = AutoModelForCausalLM.from_pretrained(
-                self.params.checkpoint.verified(),
-                local_files_only=True,
-                use_safetensors=True,
-                attn_implementation="eager",
-                dtype=torch.float32,
-            )
-        else:
-            model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                self._config(), attn_implementation="eager", dtype=torch.float32
-            )
-        self._check_size(model.config)
-        base: nn.Module = model
-        return base
-
-    def _config(self) -> PretrainedConfig:
-        values: dict[str, JsonValue] = {
-            "vocab_size": self.tokenizer.size,
-            "bos_token_id": self.tokenizer.bos,
-            "eos_token_id": self.tokenizer.eos,
-            "pad_token_id": self.tokenizer.pad,
-            **(self.params.config or {}),
-        }
-        return AutoConfig.for_model(str(values.pop("model_type")), **values)
-
-    def _check_size(self, config: PretrainedConfig) -> None:
-        if config.vocab_size < self.tokenizer.size:
-            raise ValueError(f"the model needs a vocabulary of at least {self.tokenizer.size}")
-        # Models without learned positions may name no limit.
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions is not None and positions < self.params.max_tokens:
-            raise ValueError(f"max_tokens is more than the model's {positions} positions")
-
 
 def make_causal_lm(params: CausalLmParams) -> CausalLm:
     """Bind the recipe to its parameters.
@@ -155,31 +107,7 @@ def make_causal_lm(params: CausalLmParams) -> CausalLm:
         FileNotFoundError: the tokenizer's folder is missing.
         ValueError: the tokenizer's content is another than registered.
     """
-    if isinstance(params.tokenizer, LocalFolder):
-        return CausalLm(params, local_tokenizer(params.tokenizer))
-    return CausalLm(params, byte_tokenizer())
-
-
-def _adapt(model: nn.Module, lora: LoraParams) -> None:
-    """Add adapters in place and freeze everything else."""
-    transposed = any(isinstance(module, Conv1D) for module in model.modules())
-    inject_adapter_in_model(
-        LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            target_modules=list(lora.target_modules),
-            fan_in_fan_out=transposed,
-        ),
-        model,
-    )
-
-
-def _trim(examples: Examples) -> tuple[Tensor, Tensor]:
-    """Tokens (n, longest) and whether each counts, without columns that are padding for all."""
-    length = examples["length"]
-    longest = int(length.max())
-    places = torch.arange(longest, device=length.device)
-    return examples["tokens"][:, :longest], places < length.unsqueeze(1)
+    return CausalLm(params, tokenizer_of(params))
 
 
 def _plain_head(model: nn.Module) -> tuple[nn.Module, int] | None:
@@ -208,7 +136,7 @@ def _last_hidden(model: nn.Module, head: nn.Module, examples: Examples) -> Tenso
 
 def _padded(examples: Examples) -> tuple[dict[str, Tensor], Tensor]:
     """A row per record, and where in the rows the predictions that count are."""
-    tokens, counted = _trim(examples)
+    tokens, counted = trim(examples)
     inputs = {"input_ids": tokens[:, :-1], "attention_mask": counted[:, :-1]}
     return inputs, counted[:, 1:].flatten().nonzero().squeeze(-1)
 
@@ -218,7 +146,7 @@ def _packed(examples: Examples) -> tuple[dict[str, Tensor], Tensor]:
 
     Without an attention mask, models of `transformers` let no place see one of another record.
     """
-    tokens, _ = _trim(examples)
+    tokens, _ = trim(examples)
     lengths = (examples["length"] - 1).tolist()
     width, free, starts = max(lengths), list[int](), [0] * len(lengths)
     for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):

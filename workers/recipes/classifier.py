@@ -4,7 +4,6 @@ Nothing is fitted to the data before training: inputs are scaled by constants th
 names, since a mean or a variance taken over all records would leak each of them into every shard.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from lethe.recipes.classifier import ClassifierParams, ImageColumns
 from lethe.recipes.training import TrainingParams
+from workers.recipes.columns import as_number, label, number
 from workers.unlearn.task import Examples, mean_nll, share_right
 
 
@@ -47,7 +47,7 @@ class Classifier:
         inputs = inputs.reshape(len(rows), self.params.inputs)
         offset = torch.tensor(self.params.offset, dtype=torch.float64)
         scale = torch.tensor(self.params.scale, dtype=torch.float64)
-        labels = [_label(row, self.params.label, self.params.classes) for row in rows]
+        labels = [label(row, self.params.label, self.params.classes) for row in rows]
         return {
             "x": ((inputs - offset) / scale).to(torch.float32),
             "y": torch.tensor(labels, dtype=torch.int64),
@@ -79,7 +79,7 @@ class Classifier:
             columns: Sequence[str] = [f"{image.prefix}{i}" for i in range(image.pixels)]
         else:
             columns = self.params.features or ()
-        return lambda row: [_number(row.get(column), column) for column in columns]
+        return lambda row: [number(row, column) for column in columns]
 
 
 def _mlp(params: ClassifierParams) -> nn.Module:
@@ -101,30 +101,9 @@ def _cnn(params: ClassifierParams, image: ImageColumns) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(planes * height * width, params.classes))
 
 
-def _number(value: object, column: str) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        # `from None`: the error of float() holds the value.
-        raise ValueError(
-            f"column {column!r} must hold a finite number in every record; fill or drop what is "
-            "missing before the dataset version is registered"
-        ) from None
-    return number
-
-
 def _pixels(row: Mapping[str, object], column: str, pixels: int) -> list[float]:
     values = row.get(column)
-    numbers = [_number(value, column) for value in values] if isinstance(values, Iterable) else []
+    numbers = [as_number(value, column) for value in values] if isinstance(values, Iterable) else []
     if len(numbers) != pixels:
         raise ValueError(f"column {column!r} must hold a list of {pixels} numbers in every record")
     return numbers
-
-
-def _label(row: Mapping[str, object], column: str, classes: int) -> int:
-    number = _number(row.get(column), column)
-    if not number.is_integer() or not 0 <= number < classes:
-        raise ValueError(f"column {column!r} must hold a class from 0 to {classes - 1}")
-    return int(number)

@@ -12,14 +12,25 @@ def number(row: Row, column: str) -> float:
     Raises:
         ValueError: there is none.
     """
-    value = row.get(column)
+    return as_number(row.get(column), column)
+
+
+def as_number(value: object, column: str) -> float:
+    """A value of a column as a finite number.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
         found = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):
         # `from None`: the error of float() holds the value.
-        raise ValueError(f"column {column!r} must hold a finite number in every record") from None
+        raise ValueError(
+            f"column {column!r} must hold a finite number in every record; fill or drop what is "
+            "missing before the dataset version is registered"
+        ) from None
     return found
 
 

@@ -19,9 +19,8 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from lethe.recipes.causal_lm import LoraParams
 from lethe.recipes.local_folder import LocalFolder
-from lethe.recipes.transformer import TransformerParams
+from lethe.recipes.transformer import LoraParams, TransformerParams
 from workers.recipes.columns import text
 from workers.recipes.tokens import Tokenizer, byte_tokenizer, local_tokenizer
 from workers.unlearn.task import Examples

@@ -6,7 +6,6 @@ training records, so that the forget set does not hold back its own dampening.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from workers.unlearn.guarded import PROBE_RECORDS
 from workers.unlearn.method import Context, Move
 from workers.unlearn.seeds import seed_for
 from workers.unlearn.task import Examples, Task, count, take
+from workers.unlearn.towards import Towards
 
 
 def ssd(context: Context, params: SsdParams) -> Move:
@@ -32,7 +32,7 @@ def ssd(context: Context, params: SsdParams) -> Move:
         selected = importance > params.alpha * kept
         ends.append(weight.detach() * factor.where(selected, 1.0))
     norm = math.sqrt(sum(i.sum().item() for i in forget)) + 0 * sum(i.sum().item() for i in retain)
-    return _Dampening(weights, ends, norm)
+    return Towards(weights, ends, norm, "raise alpha", "lower alpha", "raise alpha")
 
 
 def fisher(task: Task, model: nn.Module, examples: Examples) -> list[Tensor]:
@@ -51,36 +51,6 @@ def fisher(task: Task, model: nn.Module, examples: Examples) -> list[Tensor]:
         for squares, gradient in zip(total, gradients, strict=True):
             squares.add_(gradient.square())
     return [squares / count(examples) for squares in total]
-
-
-@dataclass
-class _Dampening:
-    """Steps to one end: each goes all the way, and the guards cut it to what is good.
-
-    Where one was cut, the next tries what is left of the way, so the end of the steps is close to
-    the last good point of the way.
-    """
-
-    weights: list[nn.Parameter]
-    ends: list[Tensor]
-    norm: float
-    max_steps: int = 12
-    gentler: str = "raise alpha"
-    stronger: str = "lower alpha"
-    kinder: str = "raise alpha"
-    arrived: bool = False
-
-    def step(self, step: int) -> float | None:  # noqa: ARG002
-        """Go to the end; returns the root mean square norm of the forget records' gradients."""
-        if self.arrived:
-            return None
-        for weight, end in zip(self.weights, self.ends, strict=True):
-            weight.data.copy_(end)
-        return self.norm
-
-    def pace(self, share: float) -> None:
-        """Stop once all of the way was good."""
-        self.arrived = share == 1
 
 
 def _weights(model: nn.Module) -> list[nn.Parameter]:
