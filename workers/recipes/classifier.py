@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lethe.recipes.classifier import ClassifierParams, ImageColumns
 from lethe.recipes.training import TrainingParams
 from workers.recipes.columns import as_number, label, number
-from workers.unlearn.task import Examples, mean_nll, share_right
+from workers.recipes.one_prediction import OnePrediction
+from workers.unlearn.task import Examples
 
 
 @dataclass(frozen=True)
-class Classifier:
+class Classifier(OnePrediction):
     """The classifier as a task; examples hold x (n, inputs) float32 and y (n,) int64."""
 
     params: ClassifierParams
@@ -53,22 +55,11 @@ class Classifier:
             "y": torch.tensor(labels, dtype=torch.int64),
         }
 
+    @override
     def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
         """Log probabilities of the classes, as the one prediction per record: (n, 1, classes)."""
         logits: Tensor = model(examples["x"])
         return logits.log_softmax(-1).unsqueeze(1)
-
-    def targets(self, examples: Examples) -> Tensor:
-        """The labels: (n, 1)."""
-        return examples["y"].unsqueeze(1)
-
-    def losses(self, model: nn.Module, examples: Examples) -> Tensor:
-        """Cross-entropy of each record in nats: (n,)."""
-        return mean_nll(self.log_distribution(model, examples), self.targets(examples))
-
-    def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
-        """1 where the most probable class is the label, else 0: (n,)."""
-        return share_right(self.log_distribution(model, examples), self.targets(examples))
 
     def _reader(self) -> Callable[[Mapping[str, object]], list[float]]:
         image = self.params.image

@@ -18,8 +18,9 @@ from lethe.recipes.classifier import ClassifierParams
 from lethe.recipes.closed_form import ClosedFormParams, FourierFeatures, FrozenFeaturesParams
 from lethe.recipes.training import TrainingParams
 from workers.recipes.classifier import Classifier
+from workers.recipes.one_prediction import OnePrediction
 from workers.unlearn.closed_form_head import UNIT, integer_sums, most_records, solve
-from workers.unlearn.task import Examples, Removed, count, mean_nll, share_right
+from workers.unlearn.task import Examples, Removed, count
 
 INPUT_RANGE = 64
 """Largest size of an input after offset and scale; keeps every product below 2^53."""
@@ -95,7 +96,7 @@ class ClosedFormHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class ClosedForm:
+class ClosedForm(OnePrediction):
     """The head as a task; examples hold x (n, inputs) float32 and y (n,) int64."""
 
     params: ClosedFormParams
@@ -117,22 +118,11 @@ class ClosedForm:
         """
         return encode_within_range(self.params.columns, rows)
 
+    @override
     def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
         """Log probabilities of the classes, as the one prediction per record: (n, 1, classes)."""
         scores: Tensor = model(examples["x"])
         return scores.div(self.params.temperature).log_softmax(-1).unsqueeze(1)
-
-    def targets(self, examples: Examples) -> Tensor:
-        """The labels: (n, 1)."""
-        return examples["y"].unsqueeze(1)
-
-    def losses(self, model: nn.Module, examples: Examples) -> Tensor:
-        """Cross-entropy of each record in nats: (n,)."""
-        return mean_nll(self.log_distribution(model, examples), self.targets(examples))
-
-    def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
-        """1 where the most probable class is the label, else 0: (n,)."""
-        return share_right(self.log_distribution(model, examples), self.targets(examples))
 
     def learn(self, model: nn.Module, slices: Sequence[Examples], r: int, seed: str) -> None:  # noqa: ARG002 - nothing is drawn from it
         """Add slice r to the sums of the slices before it and solve.

@@ -19,10 +19,11 @@ from typing_extensions import override
 from lethe.recipes.convex import ConvexParams
 from lethe.recipes.training import TrainingParams
 from workers.recipes.closed_form import ONCE, FrozenFeatures, encode_within_range
+from workers.recipes.one_prediction import OnePrediction
 from workers.unlearn.closed_form_head import UNIT
 from workers.unlearn.newton_removal import Step, clip_rows, fit, removal_step, spectral_norm
 from workers.unlearn.seeds import seed_for
-from workers.unlearn.task import Examples, Removed, count, join, mean_nll, share_right
+from workers.unlearn.task import Examples, Removed, count, join
 
 
 class ConvexModel(nn.Module):
@@ -55,7 +56,7 @@ class ConvexModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class Convex:
+class Convex(OnePrediction):
     """The regressions as a task; examples hold x (n, inputs) float32 and y (n,) int64."""
 
     params: ConvexParams
@@ -77,6 +78,7 @@ class Convex:
         """
         return encode_within_range(self.params.columns, rows)
 
+    @override
     def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
         """Log probabilities of the classes, as the one prediction per record: (n, 1, classes).
 
@@ -86,18 +88,6 @@ class Convex:
         if self.params.classes == 2:
             odds = torch.cat([-odds, odds], dim=-1)
         return nn.functional.logsigmoid(odds).log_softmax(-1).unsqueeze(1)
-
-    def targets(self, examples: Examples) -> Tensor:
-        """The labels: (n, 1)."""
-        return examples["y"].unsqueeze(1)
-
-    def losses(self, model: nn.Module, examples: Examples) -> Tensor:
-        """Cross-entropy of each record in nats: (n,)."""
-        return mean_nll(self.log_distribution(model, examples), self.targets(examples))
-
-    def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
-        """1 where the most probable class is the label, else 0: (n,)."""
-        return share_right(self.log_distribution(model, examples), self.targets(examples))
 
     def learn(self, model: nn.Module, slices: Sequence[Examples], r: int, seed: str) -> None:
         """Fit the records of slices[: r + 1] from scratch, with noise drawn from the seed and r.

@@ -20,7 +20,8 @@ from lethe.recipes.gbdt import GbdtParams
 from lethe.recipes.training import TrainingParams
 from workers.recipes.closed_form import ONCE
 from workers.recipes.columns import label, number
-from workers.unlearn.task import Examples, count, join, mean_nll, share_right
+from workers.recipes.one_prediction import OnePrediction
+from workers.unlearn.task import Examples, count, join
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -92,7 +93,7 @@ class Trees(nn.Module):
 
 
 @dataclass(frozen=True)
-class Gbdt:
+class Gbdt(OnePrediction):
     """The trees as a task.
 
     Examples hold x (n, columns) float32, where a category is its place in the recipe's list and a
@@ -144,22 +145,11 @@ class Gbdt:
         if count(union):
             _trees(model).boost(union)
 
+    @override
     def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
         """Log probabilities of the classes, as the one prediction per record: (n, 1, classes)."""
         log_probabilities: Tensor = model(examples["x"])
         return log_probabilities.unsqueeze(1)
-
-    def targets(self, examples: Examples) -> Tensor:
-        """The labels: (n, 1)."""
-        return examples["y"].unsqueeze(1)
-
-    def losses(self, model: nn.Module, examples: Examples) -> Tensor:
-        """Cross-entropy of each record in nats: (n,). Trees have no gradient."""
-        return mean_nll(self.log_distribution(model, examples), self.targets(examples))
-
-    def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
-        """1 where the most probable class is the label, else 0: (n,)."""
-        return share_right(self.log_distribution(model, examples), self.targets(examples))
 
 
 def _settings(params: GbdtParams) -> dict[str, str | int | float]:

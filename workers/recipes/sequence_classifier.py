@@ -9,17 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from typing_extensions import override
 
 from lethe.recipes.sequence_classifier import SequenceClassifierParams
 from lethe.recipes.training import TrainingParams
 from workers.recipes.columns import label
+from workers.recipes.one_prediction import OnePrediction
 from workers.recipes.tokens import Tokenizer
 from workers.recipes.transformer import adapt, encode_text, load, tokenizer_of, trim
-from workers.unlearn.task import Examples, mean_nll, share_right
+from workers.unlearn.task import Examples
 
 
 @dataclass(frozen=True)
-class SequenceClassifier:
+class SequenceClassifier(OnePrediction):
     """The classifier of texts as a task.
 
     Examples hold tokens (n, max_tokens), length (n,), the number of tokens that count, and y (n,),
@@ -73,23 +75,12 @@ class SequenceClassifier:
             "y": torch.tensor(labels, dtype=torch.int64),
         }
 
+    @override
     def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
         """Log probabilities of the classes, as the one prediction per record: (n, 1, classes)."""
         tokens, counted = trim(examples)
         logits: Tensor = model(input_ids=tokens, attention_mask=counted).logits
         return logits.float().log_softmax(-1).unsqueeze(1)
-
-    def targets(self, examples: Examples) -> Tensor:
-        """The labels: (n, 1)."""
-        return examples["y"].unsqueeze(1)
-
-    def losses(self, model: nn.Module, examples: Examples) -> Tensor:
-        """Cross-entropy of each record in nats: (n,)."""
-        return mean_nll(self.log_distribution(model, examples), self.targets(examples))
-
-    def accuracies(self, model: nn.Module, examples: Examples) -> Tensor:
-        """1 where the most probable class is the label, else 0: (n,)."""
-        return share_right(self.log_distribution(model, examples), self.targets(examples))
 
 
 def make_sequence_classifier(params: SequenceClassifierParams) -> SequenceClassifier:
