@@ -7,9 +7,10 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 40, 50
+LEFT, RIGHT, TOP, BOTTOM = 70, 20, 62, 50
 COLOURS = ("#0b6e99", "#c1440e", "#4a7c23", "#7a4ea3")
-TICKS = 5
+TICKS = 6
+"""About as many marks as an axis has."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def write_chart(path: Path, title: str, x: Axis, y: Axis, series: Sequence[Serie
         parts += [
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in places
         ]
-        height = TOP + 14 + 16 * number
-        parts.append(_text(WIDTH - RIGHT - 6, height, one.name, anchor="end", colour=colour))
+        middle = LEFT + (number + 0.5) * (WIDTH - LEFT - RIGHT) / len(series)
+        parts.append(_text(middle, 44, one.name, colour=colour))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")
 
@@ -81,8 +82,16 @@ class _Scale:
         return self._start + share * (self._end - self._start)
 
     def ticks(self) -> list[float]:
-        step = (self._high - self._low) / (TICKS - 1)
-        return [self._axis.value(self._low + number * step) for number in range(TICKS)]
+        """Return round values along the axis: 1, 2 or 5 times a power of ten apart, or in turn."""
+        if self._axis.logarithmic:
+            powers = range(math.floor(self._low), math.ceil(self._high) + 1)
+            every = [head * 10.0**power for power in powers for head in (1, 2, 5)]
+            return [one for one in every if self._low <= math.log10(one) <= self._high]
+        rough = (self._high - self._low) / TICKS
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(head * power for head in (1, 2, 5, 10) if head * power >= rough)
+        first, last = math.ceil(self._low / step), math.floor(self._high / step)
+        return [number * step for number in range(first, last + 1)]
 
 
 def _text(
