@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.core.clock import Moment
 from app.core.identifiers import IDENTIFIER_TYPE_PATTERN
+from lethe.methods.spec import ByDefault
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
@@ -229,7 +230,10 @@ class MethodOut(BaseModel):
     name: str
     version: int
     guarantee: str
-    by_default: bool = Field(description="Considered also where no policy names it")
+    by_default: ByDefault = Field(
+        description="For which models it is considered where no policy names it: all (`always`), "
+        "language models (`text`), the others (`other`) or none (`named`)"
+    )
     requires: list[str]
     evidence: list[str] = Field(description="The checks that its verdict rests on besides utility")
     parameters: dict[str, Any] = Field(description="JSON schema of `method_parameters.<name>`")

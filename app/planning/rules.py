@@ -270,7 +270,8 @@ def _considered(facts: ModelFacts) -> tuple[str, ...]:
     return tuple(
         one.name
         for one in METHODS.values()
-        if one.name in named or (one.by_default and one.requires & _SPECIAL <= facts.offered)
+        if one.name in named
+        or (one.is_default_for(facts.offered) and one.requires & _SPECIAL <= facts.offered)
     )
 
 

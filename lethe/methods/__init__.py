@@ -20,7 +20,9 @@ def _known() -> Mapping[str, MethodSpec]:
     specs = [*statistics.SPECS, *training.SPECS, *approximate.SPECS, *editing.SPECS]
     specs += [entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda one: one.name)]
     # Stable: among equals the order above.
-    specs.sort(key=lambda spec: (_STRONGEST_FIRST.index(spec.guarantee), not spec.by_default))
+    specs.sort(
+        key=lambda spec: (_STRONGEST_FIRST.index(spec.guarantee), spec.by_default == "named")
+    )
     known = {spec.name: spec for spec in specs}
     if len(known) != len(specs):
         raise MethodClash("two unlearning methods are installed under one name")

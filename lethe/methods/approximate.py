@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lethe.methods.spec import DescentParams, GuardParams, MethodSpec, Need, Setting
+from lethe.methods.spec import ByDefault, DescentParams, GuardParams, MethodSpec, Need, Setting
 
 
 class GradientAscentParams(DescentParams):
@@ -136,6 +136,7 @@ def _spec(
     cost: str,
     *,
     needs: frozenset[Need] = _NEEDS,
+    by_default: ByDefault = "named",
 ) -> MethodSpec:
     return MethodSpec(
         name=name,
@@ -150,6 +151,7 @@ def _spec(
         refused=_REFUSED,
         way="steps",
         implementation=implementation,
+        by_default=by_default,
     )
 
 
@@ -160,6 +162,7 @@ SPECS: tuple[MethodSpec, ...] = (
         "workers.unlearn.gradient_ascent:ascent",
         "Raises the loss on the forget set and lowers it on the retain set.",
         "One forward and backward pass over both batches per step.",
+        by_default="other",
     ),
     _spec(
         "grad_diff",

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lethe.methods.spec import DescentParams, GuardParams, MethodSpec, Need, Setting
+from lethe.methods.spec import ByDefault, DescentParams, GuardParams, MethodSpec, Need, Setting
 
 
 class RoundParams(DescentParams):
@@ -176,7 +176,7 @@ def _spec(
     needs: frozenset[Need] = _NEEDS,
     refused: str = _REFUSED,
     *,
-    by_default: bool = False,
+    by_default: ByDefault = "named",
 ) -> MethodSpec:
     return MethodSpec(
         name=name,
@@ -219,7 +219,7 @@ SPECS: tuple[MethodSpec, ...] = (
         "workers.unlearn.impair_repair:impair_repair",
         "Ascends on the forget set for a few rough steps, then repairs with the retain set.",
         "In each round a few steps on the forget set and several on the retain set.",
-        by_default=True,
+        by_default="text",
     ),
     _spec(
         "task_vector",

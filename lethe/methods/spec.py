@@ -5,6 +5,7 @@ of one's own is a `MethodSpec` under the entry-point group `lethe.methods`; see 
 """
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,9 @@ Need = Literal[
     "gram",
     "hessian",
 ]
+ByDefault = Literal["always", "text", "other", "named"]
+"""For which models a method is considered by default: all, language models, the others, none."""
+
 Way = Literal["train", "steps", "remove", "switch_off"]
 
 
@@ -154,7 +158,7 @@ class MethodSpec:
             remove: the recipe takes the records out of what it has stored; switch_off: what has
             seen the records is no longer served, and nothing is computed.
         implementation: "module:function" where the way is steps, imported by workers only.
-        by_default: whether it is considered where no policy names it.
+        by_default: for which models it is considered where no policy names it.
     """
 
     name: str
@@ -169,7 +173,13 @@ class MethodSpec:
     refused: str
     way: Way
     implementation: str | None = None
-    by_default: bool = False
+    by_default: ByDefault = "named"
+
+    def is_default_for(self, offered: AbstractSet[Need]) -> bool:
+        """Whether it is considered for a model whose recipe offers this, where nobody names it."""
+        if self.by_default in {"text", "other"}:
+            return (self.by_default == "text") == ("text" in offered)
+        return self.by_default == "always"
 
     def estimate(self, setting: Setting, seconds_per_record_pass: float) -> Estimate:
         """Predict the cost at a measured rate.

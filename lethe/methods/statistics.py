@@ -25,7 +25,7 @@ SPECS: tuple[MethodSpec, ...] = (
         cost="One pass over the forget set and one solve; the sums are stored with the weights.",
         refused="The recipe keeps no sums, or the records to forget cannot be read.",
         way="remove",
-        by_default=True,
+        by_default="always",
     ),
     MethodSpec(
         name="newton_removal",
@@ -41,6 +41,6 @@ SPECS: tuple[MethodSpec, ...] = (
         refused="The recipe is not convex, the records cannot be read, or the budget is spent; "
         "then the model is trained again.",
         way="remove",
-        by_default=True,
+        by_default="always",
     ),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from lethe.methods.spec import MethodSpec
+from lethe.methods.spec import ByDefault, MethodSpec
 
 BEGIN: Final = "<!-- methods: written by `make table` -->"
 END: Final = "<!-- /methods -->"
@@ -35,8 +35,16 @@ def with_table(text: str, methods: Mapping[str, MethodSpec]) -> str:
     return f"{before}{BEGIN}\n\n{table(methods.values())}\n\n{END}{after}"
 
 
+_USED: dict[ByDefault, str] = {
+    "always": "",
+    "text": "; by default for language models",
+    "other": "; by default for other models",
+    "named": ", where a policy names it",
+}
+
+
 def _row(spec: MethodSpec) -> str:
-    guarantee = spec.guarantee if spec.by_default else f"{spec.guarantee}, where a policy names it"
+    guarantee = f"{spec.guarantee}{_USED[spec.by_default]}"
     cells = (
         f"`{spec.name}`<br>{spec.summary}",
         guarantee,

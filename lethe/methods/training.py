@@ -43,7 +43,7 @@ SPECS: tuple[MethodSpec, ...] = (
         cost="Nothing is computed before it is off; later as sisa.",
         refused="The model has no adapters, or one shard with one slice.",
         way="switch_off",
-        by_default=True,
+        by_default="always",
     ),
     MethodSpec(
         name="sisa",
@@ -57,7 +57,7 @@ SPECS: tuple[MethodSpec, ...] = (
         cost="The hit shards from the first hit slice on; a checkpoint per shard and slice.",
         refused="One shard with one slice, no manifest, or the records cannot be read.",
         way="train",
-        by_default=True,
+        by_default="always",
     ),
     MethodSpec(
         name="retrain",
@@ -71,6 +71,6 @@ SPECS: tuple[MethodSpec, ...] = (
         cost="The whole training.",
         refused="The records cannot be read, or no recipe is registered.",
         way="train",
-        by_default=True,
+        by_default="always",
     ),
 )

@@ -413,10 +413,7 @@ def test_a_method_over_the_runs_budget_is_set_aside_with_the_reason() -> None:
     action = plan(make_facts(epochs=200, policy=ModelPolicy(budget_seconds=12_220)))
     assert action.method == "sisa"
     against = candidate(action, "retrain")
-    assert (
-        against.reason == "It would take about 6 hours; the model's policy allows 4 hours"
-        " a run."
-    )
+    assert against.reason == "It would take about 6 hours; the model's policy allows 4 hours a run."
     assert against.predicted_seconds is None
     action = plan(make_facts(epochs=200, policy=ModelPolicy(budget_seconds=12_219)))
     assert action.method == "impair_repair"
