@@ -231,6 +231,9 @@ def _start(session: Session, run: Run, now: datetime) -> None:
         if run.kind == "destroy"
         else manifest.lay_out(session, run, now)
     )
+    for action in runs.actions_of_run(session, run.id):
+        if run.kind == "unlearn" and action.method != run.method:
+            planning.retrain_at_once(action, run)
     if run.kind == "unlearn" and METHODS[run.method or ""].way == "switch_off":
         # What is switched off cannot show more of the person than before: it is served at once.
         promotion.promote_version(session, run, now)

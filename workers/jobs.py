@@ -33,7 +33,7 @@ from app.manifest.rules import (
 )
 from app.models import Dataset, DatasetVersion, Model, ModelVersion, Run, Step
 from app.promotion import repository as promotion
-from lethe.methods import EXACT
+from lethe.methods import EXACT, guarantee_of
 
 
 def job_of(session: Session, settings: Settings, claimed: Claim) -> Job:
@@ -96,14 +96,19 @@ def _unlearn(session: Session, settings: Settings, run: Run, step: Step) -> Job:
         )
         if bucket < base.holdout_from and shard_of(bucket, base.shards) == shard
     ]
-    slices = [one for one in repository.slices(session, base.id) if one.shard == shard]
+    # Where later slices are switched off, the last that is on is what serves.
+    stored = [
+        one.object_digest
+        for one in repository.slices(session, base.id)
+        if one.shard == shard and one.object_digest is not None
+    ]
     model = session.get_one(Model, base.model_id)
     return UnlearnJob(
         model=_model(session, settings, base, suppressed=True),
         shard=shard,
         method=run.method or "",
         parameters=model.policy.get("method_parameters", {}).get(run.method, {}),
-        weights=slices[-1].object_digest or "",
+        weights=stored[-1],
         first_slice=min(slice_of(bucket, base.shards, base.slices) for _, _, bucket in forget),
         forget=tuple((dataset, record) for dataset, record, _ in forget),
         checkpoints=repository.checkpoints(session, base.model_id, shard),
@@ -165,11 +170,26 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
         ),
         erased_digests=erased,
         method=run.method or "",
-        removals=tuple(
-            Removal(one["within"], one["spent"], one["budget"])
-            for one in execution.results(session, run.id, "remove")
-        ),
+        removals=_removals(session, version),
     )
+
+
+def _removals(session: Session, version: ModelVersion) -> tuple[Removal, ...]:
+    """Return what the removals from each shard came to since an exact method made the model.
+
+    Another run, before this one, may have left out all that this one was asked for.
+    """
+    by_shard: dict[int, Removal] = {}
+    made: ModelVersion | None = version
+    while made is not None and made.run_id is not None:
+        run = session.get_one(Run, made.run_id)
+        for one in execution.results(session, run.id, "remove"):
+            removal = Removal(one["within"], one["spent"], one["budget"])
+            by_shard.setdefault(one["shard"], removal)
+        if guarantee_of(run.method or "") == "exact" or made.base_version_id is None:
+            break
+        made = session.get_one(ModelVersion, made.base_version_id)
+    return tuple(removal for _, removal in sorted(by_shard.items()))
 
 
 def _erase(session: Session, settings: Settings, run: Run, step: Step) -> Job:

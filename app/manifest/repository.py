@@ -62,6 +62,7 @@ FROM found f
 JOIN dataset_version v ON v.id = f.dataset_version_id
 JOIN model_input i ON i.dataset_version_id = v.id AND i.model_version_id = :version
 WHERE v.collected_at IS NULL OR v.collected_at <= f.received_at
+ON CONFLICT DO NOTHING
 """
 
 

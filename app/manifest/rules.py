@@ -124,7 +124,7 @@ class EvaluateJob:
 
     `forget` are (dataset version, record number) of the records to forget that can still be read;
     `erased_digests` the keyed digests, in hex, of those that are in no file any more; `removals`
-    what each shard's removal came to.
+    what the removals from each shard have come to.
     """
 
     model: ModelJob

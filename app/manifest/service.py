@@ -70,10 +70,14 @@ def _lay_out_unlearning(session: Session, run: Run, now: datetime) -> list[NewSt
     way = METHODS[run.method or ""].way
     if way == "steps":
         return _lay_out_steps(session, run, base, version)
+    if way == "remove":
+        # What was removed before is not in the stored state, though its suppression be lifted.
+        repository.copy_exclusions(session, base.id, version.id)
     repository.exclude_suppressed(session, version.id)
     first_hit = _first_hit(session, base, version)
     if way == "switch_off" and not _leaves_any(session, base, first_hit):
         run.method, way = "sisa", "train"
+        version.method = "sisa"
     match way:
         case "switch_off":
             repository.copy_slices(session, base.id, version.id, first_hit)
@@ -97,7 +101,19 @@ def _lay_out_steps(
     repository.copy_exclusions(session, base.id, version.id)
     requests = repository.requests_of_run(session, run.id)
     forget = repository.suppressed_records(session, requests, base.id)
-    hit = {shard_of(bucket, base.shards) for _, _, bucket in forget if bucket < base.holdout_from}
+    last_on = {
+        one.shard: one.slice
+        for one in repository.slices(session, base.id)
+        if one.object_digest is not None
+    }
+    # What serves has seen nothing of a slice that is switched off.
+    hit = {
+        shard_of(bucket, base.shards)
+        for _, _, bucket in forget
+        if bucket < base.holdout_from
+        and slice_of(bucket, base.shards, base.slices)
+        <= last_on.get(shard_of(bucket, base.shards), -1)
+    }
     repository.copy_slices(session, base.id, version.id, hit)
     return [_shard_step("unlearn", shard) for shard in sorted(hit)]
 

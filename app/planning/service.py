@@ -124,6 +124,14 @@ def give_up(action: Action) -> None:
     action.reason = "Its training failed; what was stored of it is destroyed."
 
 
+def retrain_at_once(action: Action, run: Run) -> None:
+    """Say that a run trains again what was to be switched off."""
+    tried = {"method": action.method, "reason": action.reason}
+    action.plan = {**action.plan, "tried": [*action.plan.get("tried", []), tried]}
+    action.method = run.method or ""
+    action.reason = "Switched off, nothing would be left to serve: it is trained again at once."
+
+
 def run_seconds(session: Session, run: Run, base: ModelVersion, now: datetime) -> float:
     """Predict a run on a version, with all the actions that it carries out.
 

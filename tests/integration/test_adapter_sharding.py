@@ -92,6 +92,9 @@ def test_where_nothing_would_be_left_the_shard_is_trained_again_at_once(town: To
     assert request["state"] == "completed"
     (action,) = (one for one in request["actions"] if one["kind"] == "model_version")
     assert town.run(action["run"])["method"] == "sisa"
+    # What was done is what is certified.
+    assert action["method"] == town.version("lm", 2)["method"] == "sisa"
+    assert "adapter_sharding" not in json.dumps(town.verified(request["id"]))
 
 
 def answer_all_but_steps(town: Town) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from app.manifest.rules import EvaluateJob, ModelJob, SliceRef, model_prefix
-from lethe.methods import EXACT, METHODS
+from lethe.methods import METHODS
 from lethe.recipes import recipe_digest
 from workers.evidence.loss import forget_loss
 from workers.evidence.membership import loss_membership, tail_test
@@ -61,7 +61,9 @@ def evaluate(job: EvaluateJob, desk: Desk) -> Result:
         before = _model(task, job.model, job.before, desk)
         scores_before = {name: _score(task, before, getattr(sets, name)) for name in _SETS}
         checks = _checks(job, sets, scores_before, scores_after, desk)
-    elif _is_exact_erasure(job, sets):  # from a version trained elsewhere, which cannot be scored
+    elif _is_shown_by_process(
+        job, sets
+    ):  # from a version trained elsewhere, which cannot be scored
         checks = [_process(job, sets, desk)]
     desk.on_progress(0.9)
     return {
@@ -123,9 +125,9 @@ def _checks(
     job: EvaluateJob, sets: _Sets, before: dict[str, Scores], after: dict[str, Scores], desk: Desk
 ) -> list[Evidence]:
     checks = []
-    if _is_exact_erasure(job, sets):
+    if _is_shown_by_process(job, sets):
         checks.append(_process(job, sets, desk))
-    if METHODS[job.method].guarantee == "certified":
+    if METHODS[job.method].guarantee == "certified" and job.removals:
         checks.append(bound_evidence([(one.spent, one.budget) for one in job.removals]))
     if sets.forget and sets.holdout:
         forget_subjects, holdout_subjects = (
@@ -156,8 +158,13 @@ def _checks(
     return checks
 
 
-def _is_exact_erasure(job: EvaluateJob, sets: _Sets) -> bool:
-    return job.method in EXACT and bool(sets.forget or job.erased_digests)
+def _is_shown_by_process(job: EvaluateJob, sets: _Sets) -> bool:
+    # Where a certified method found nothing to remove, the version was trained without the records.
+    spec = METHODS.get(job.method)
+    trained_without = spec is not None and (
+        spec.guarantee == "exact" or (spec.guarantee == "certified" and not job.removals)
+    )
+    return trained_without and bool(sets.forget or job.erased_digests)
 
 
 def _process(job: EvaluateJob, sets: _Sets, desk: Desk) -> Evidence:
@@ -178,10 +185,13 @@ def _process(job: EvaluateJob, sets: _Sets, desk: Desk) -> Evidence:
 
 
 def _untouched(job: EvaluateJob) -> set[int]:
-    """Return the shards whose records are the same before and after: their bits must be as well."""
+    """Return the shards whose records are the same before and after: their bits must be as well.
 
-    def records(slices: Sequence[SliceRef], shard: int) -> list[str | None]:
-        return [one.manifest_digest for one in slices if one.shard == shard]
+    A slice without a manifest is the same only where its name is.
+    """
+
+    def records(slices: Sequence[SliceRef], shard: int) -> list[str]:
+        return [one.manifest_digest or one.chain for one in slices if one.shard == shard]
 
     return {
         one.shard

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, PlainSerializer, TypeAdapter
 from torch import Tensor, nn
 
 from lethe.methods.spec import GuardParams
@@ -26,6 +26,14 @@ RISING = 2.0
 _CUTS = tuple(0.5**k for k in range(10))
 
 
+def _writable(number: float) -> float | str:
+    # JSON knows no NaN and no infinity; steps that led there may have been undone.
+    return number if math.isfinite(number) else str(number)
+
+
+Number = Annotated[float, PlainSerializer(_writable, when_used="json")]
+
+
 @dataclass(frozen=True)
 class StepTrace:
     """One step: the share of it that was kept (0: none), its gradient, the losses it led to.
@@ -36,9 +44,9 @@ class StepTrace:
 
     step: int
     share: float
-    gradient_norm: float
-    forget_loss: float
-    retain_loss: float
+    gradient_norm: Number
+    forget_loss: Number
+    retain_loss: Number
 
 
 @dataclass(frozen=True)
