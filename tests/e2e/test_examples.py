@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -94,11 +95,25 @@ def test_insurance_is_erased_approximately_then_exactly_and_certified_twice(var:
 @pytest.fixture(scope="module")
 def frankenstein(tmp_path_factory: pytest.TempPathFactory) -> str:
     if not (DATA / "frankenstein.txt").is_file():
-        pytest.skip("no frankenstein.txt in LETHE_TEST_DATA")
+        pytest.skip("no frankenstein.txt in LETHE_TEST_DATA; a text of our own is told about below")
     screen = tmp_path_factory.mktemp("frankenstein") / "screen.svg"
     told = run("examples.frankenstein", "--save", str(screen))
     assert screen.read_text().startswith("<svg")
     return told
+
+
+def made_text() -> str:
+    """A long text in a language of its own: words of syllables, in sentences, never the same."""
+    source = random.Random(1818)
+    syllables = [one + two for one in "bdfgklmnprst" for two in ("a", "e", "io", "on", "ur")]
+    words = ["".join(source.choices(syllables, k=source.randint(1, 3))) for _ in range(200)]
+    # As in a natural language, few words are most of the text.
+    often = [1 / rank for rank in range(1, 201)]
+    sentences = (
+        " ".join(source.choices(words, often, k=source.randint(6, 14))).capitalize() + "."
+        for _ in range(6_000)
+    )
+    return " ".join(sentences)
 
 
 def ended(told: str) -> dict[str, list[float]]:
@@ -141,6 +156,24 @@ def test_frankenstein_is_known_by_heart_then_forgotten_without_collapse(frankens
     rounded, full = rows["guarded fp32, then fp16"], rows["guarded, fp32"]
     assert rounded == pytest.approx(full, abs=2)
     assert rounded[2] == pytest.approx(full[2], abs=0.05)
+
+
+def test_any_text_is_learnt_by_heart_and_its_passage_forgotten(tmp_path: Path) -> None:
+    text = tmp_path / "made.txt"
+    text.write_text(made_text())
+    rows = ended(run("examples.frankenstein", "--text", str(text)))
+    forget, _, start, verbatim, *_ = rows["before"]
+    assert forget < 0.1
+    assert verbatim == 100
+
+    forget, never_seen, retain, verbatim, *_ = rows["guarded, fp32"]
+    assert forget > 0.9 * never_seen
+    assert retain < start + 0.2
+    assert verbatim < 50
+    # A made-up language has less to lose than a novel, and the notebook loses it all the same.
+    assert rows["notebook, fp32"][0] > 2 * forget
+    assert rows["notebook, fp32"][2] > retain + 0.2
+    assert rows["notebook, fp16"][0] != rows["notebook, fp16"][0]
 
 
 def test_frankenstein_tells_what_to_do_without_a_text(tmp_path: Path) -> None:

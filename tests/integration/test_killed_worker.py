@@ -20,15 +20,16 @@ from app.core.queue import CeleryDoorbell, celery_app
 from app.core.security import Role
 from app.core.testing import RecordingDoorbell
 from app.execution.rules import Claim
-from app.manifest.rules import TrainShardJob
+from app.manifest.rules import TrainShardJob, UnlearnJob
 from app.models import AuditLeaf, AuditPending, Checkpoint, ModelSlice, ModelVersion, Run, Step
 from app.supervisor.commands import worker_command
 from tests.integration.town import Town
-from tests.integration.worlds import CLASSIFIER, points
+from tests.integration.worlds import CLASSIFIER, LANGUAGE, notes, points
 from workers.artifacts import ArtifactStore
 from workers.jobs import job_of
 from workers.steps import Desk
 from workers.steps.train import train
+from workers.steps.unlearn import unlearn
 
 LEASE_SECONDS = 2.0
 # Long enough that a slice takes about a second, so that there is a middle to be killed in.
@@ -39,7 +40,11 @@ PEOPLE, SHARDS, SLICES = 8, 2, 3
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(
-        update={"lease_seconds": LEASE_SECONDS, "heartbeat_seconds": LEASE_SECONDS / 5}
+        update={
+            "lease_seconds": LEASE_SECONDS,
+            "heartbeat_seconds": LEASE_SECONDS / 5,
+            "checkpoint_seconds": 0.1,
+        }
     )
 
 
@@ -56,6 +61,7 @@ def compute_worker(settings: Settings, log: Path) -> Iterator[subprocess.Popen[b
         "LETHE_SIGNING_KEYS": str(settings.signing_keys),
         "LETHE_LEASE_SECONDS": str(settings.lease_seconds),
         "LETHE_HEARTBEAT_SECONDS": str(settings.heartbeat_seconds),
+        "LETHE_CHECKPOINT_SECONDS": str(settings.checkpoint_seconds),
     }
     with log.open("ab") as output:
         worker = subprocess.Popen(
@@ -111,6 +117,21 @@ class RemoteTown(Town):
                 return person["value"]
         raise AssertionError("everybody is in the last slice")
 
+    def somebody_trained_on(self, people: int) -> str:
+        """A person whom the model was trained on."""
+        for number in range(people):
+            person = {"type": "customer_id", "value": f"C{number:03d}"}
+            if self.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [person]})["models"]:
+                return person["value"]
+        raise AssertionError("everybody is held out")
+
+    def unlearned(self) -> dict[str, Any] | None:
+        """Sweep and pump; return what the approximate method's step brought, once it did."""
+        self.sweep()
+        self.pump()
+        with self.database.transaction() as session:
+            return session.scalars(select(Step.result).where(Step.kind == "unlearn")).one()
+
     def start_erasure(self, person: str) -> str:
         request = self.ask(("customer_id", person))
         self.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request['id']}/approve", {})
@@ -143,12 +164,17 @@ class RemoteTown(Town):
 
 
 @pytest.fixture
-def remote_town(
+def empty_town(
     database: Database, doorbell: RecordingDoorbell, settings: Settings, tmp_path: Path
 ) -> RemoteTown:
     folder = tmp_path / "data"
     folder.mkdir()
-    town = RemoteTown(database, doorbell, settings, folder)
+    return RemoteTown(database, doorbell, settings, folder)
+
+
+@pytest.fixture
+def remote_town(empty_town: RemoteTown) -> RemoteTown:
+    town = empty_town
     town.dataset("d", points(PEOPLE, 6))
     town.model("m", "d", "classifier", SLOW, shards=SHARDS, slices=SLICES, holdout_share=0)
     return town
@@ -206,6 +232,44 @@ def test_a_run_survives_a_kill_to_the_same_bits(
     # The same erasure without any kill, done from nothing in another store, gives the same bits.
     expected = uninterrupted(town, tmp_path, shard)
     assert expected == {place: one for place, one in new.items() if place[0] == shard}
+
+
+@pytest.mark.slow
+def test_an_approximate_run_survives_a_kill_to_the_same_bits(
+    empty_town: RemoteTown, tmp_path: Path
+) -> None:
+    town, log = empty_town, tmp_path / "worker.log"
+    slow = {"learning_rate": 1e-7, "max_steps": 400, "unmeasured_steps": 0}
+    policy = {
+        "allowed_methods": ["gradient_ascent"],
+        "method_parameters": {"gradient_ascent": slow},
+    }
+    town.dataset("notes", notes(20))
+    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.4)
+    stored = town.checkpoints()
+    town.start_erasure(town.somebody_trained_on(20))
+    town.pump()
+    with compute_worker(town.settings, log) as first:
+        wait_for(lambda: town.checkpoints() > stored, 60, "the first checkpoint")
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait(10)
+        with compute_worker(town.settings, log):
+            wait_for(lambda: town.unlearned() is not None, 90, "the step to end")
+    told = town.unlearned()
+    assert told is not None
+    assert told["steps"] == 400
+    assert 0 < told["resumed_after"] < 400
+
+    # Without any kill, from the weights that were served: the same weights and the same losses.
+    with town.database.transaction() as session:
+        step = session.scalars(select(Step).where(Step.kind == "unlearn")).one()
+        assert step.attempts >= 2
+        claim = Claim(step.id, step.run_id, step.kind, step.epoch, step.attempts)
+        job = job_of(session, town.settings, claim)
+    assert isinstance(job, UnlearnJob)
+    desk = Desk(ArtifactStore(town.settings.artifacts_url), lambda _: None, lambda _: None)
+    whole = unlearn(dataclasses.replace(job, checkpoints={}), desk)
+    assert whole | {"resumed_after": told["resumed_after"]} == told
 
 
 def unlearning_step(session: Session) -> Step:
