@@ -500,6 +500,8 @@ def finish_step(session: Session, claimed: Claim, result: dict[str, Any], now: d
             promotion.describe_trained(session, run, result)
             verification.store(session, run, result["checks"], now)
         case "erase_records":
+            scanned = result["stored_bytes"]
+            verification.store(session, run, [scanned] if scanned else [], now)
             action = runs.actions_of_run(session, run.id)[0]
             inventory.store_erasure(session, run, action.request_id, result, now)
         case _:

@@ -140,6 +140,11 @@ class Worker:
             erased_digests=(),
             method="retrain",
             removals=(),
+            requests=(),
+            verification={},
+            alpha=0.01,
+            margin=0.15,
+            share=0.1,
         )
         return self._do(job)[0]
 

@@ -201,7 +201,7 @@ def _world(data: Path, folder: Path, epochs: int) -> World:
     folder.mkdir(parents=True, exist_ok=True)
     parameters = {
         "text": "text",
-        "tokenizer": _tokenizer(data, folder),
+        "tokenizer": novel_tokenizer(data, folder),
         "max_tokens": 160,
         "config": {
             "model_type": "llama",
@@ -248,7 +248,8 @@ def _trained(task: Task, examples: Examples, path: Path) -> TrainingState:
     return TrainingState.from_tensors(load_tensors(path.read_bytes()))
 
 
-def _tokenizer(data: Path, folder: Path) -> dict[str, str]:
+def novel_tokenizer(data: Path, folder: Path) -> dict[str, str]:
+    """Make a tokenizer from the novel and keep it in a folder; return what a recipe names it by."""
     target = folder / "tokenizer"
     if not target.exists():
         learned = Learned(BPE())

@@ -169,6 +169,10 @@ class Lethe:
         """Return the measured checks of a run and their verdicts."""
         return self._get(f"/v1/runs/{_segment(run_id)}/evidence")
 
+    def report(self, run_id: str) -> bytes:
+        """Return the report of a run's evidence as a PDF."""
+        return _checked(self._http.get(f"/v1/runs/{_segment(run_id)}/report.pdf")).content
+
     def commitments(self) -> list[JsonObject]:
         """Return every dated promise: open, overdue or kept."""
         return self._list("/v1/commitments")

@@ -1,6 +1,7 @@
 """The offline check of a certificate, at the terminal.
 
     python -m lethe.verify FILE --key lethe.pub [--tree-head FILE] [--log entries.ndjson]
+        [--manifest FILE]
 
 It opens no connection and needs no part of the service. Exit codes: 0 everything holds, 1 something
 does not, 2 a file cannot be read.
@@ -18,6 +19,7 @@ from rich.text import Text
 from lethe.certificate import STEPS, CertificateInvalid, VerifiedCertificate, verify_bundle
 from lethe.keys import KeyFileInvalid, PublicKeys, parse_public_keys
 from lethe.log_export import AuditedLog, LogInvalid, audit_log
+from lethe.manifest import ManifestInvalid, verify_manifest
 from lethe.notes import Checkpoint, NoteInvalid, VerifierKey, open_checkpoint
 
 HOLDS, DOES_NOT_HOLD, UNREADABLE = 0, 1, 2
@@ -29,6 +31,7 @@ def verify_command(
     tree_head_file: Path | None,
     entries_file: Path | None,
     console: Console,
+    manifest_file: Path | None = None,
 ) -> int:
     """Verify a certificate, and on request the whole log behind it, telling each step.
 
@@ -38,6 +41,7 @@ def verify_command(
         tree_head_file: A tree head kept elsewhere, as a C2SP signed note.
         entries_file: The exported log, NDJSON (`lethe.log_export`).
         console: Where the steps are told.
+        manifest_file: The manifest of a model version that the certificate is about.
 
     Returns:
         0 where everything holds, 1 where something does not, 2 where a file cannot be read.
@@ -51,13 +55,19 @@ def verify_command(
             _compare_heads(checkpoints, entries_file, console)
         if entries_file is not None:
             _audit(entries_file, checkpoints, console)
+        if manifest_file is not None:
+            absent, size = verify_manifest(certificate.statement, manifest_file.read_bytes())
+            told = (
+                f"Trained on {size} records; {absent} forgotten ones are proven not to be of them"
+            )
+            _tell(console, "✓", "green", told)
     except OSError as error:
         _tell_failure(console, f"a file cannot be read: {error.strerror}", "Check the paths.")
         return UNREADABLE
     except KeyFileInvalid as error:
         _tell_failure(console, error.reason, "Take `lethe.pub` as the issuer published it.")
         return UNREADABLE
-    except (CertificateInvalid, LogInvalid) as error:
+    except (CertificateInvalid, LogInvalid, ManifestInvalid) as error:
         _tell_failure(console, error.reason, error.advice)
         return DOES_NOT_HOLD
     _tell_certificate(console, certificate)
@@ -153,9 +163,12 @@ def main(
     key: Annotated[Path, typer.Option(help="The issuer's public keys, lethe.pub.")],
     tree_head: Annotated[Path | None, typer.Option(help="A tree head kept elsewhere.")] = None,
     log: Annotated[Path | None, typer.Option(help="The exported log, NDJSON.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="The manifest of a model version, as stored.")
+    ] = None,
 ) -> None:
     """Verify a certificate offline, with the issuer's public keys alone."""
-    raise typer.Exit(verify_command(file, key, tree_head, log, Console()))
+    raise typer.Exit(verify_command(file, key, tree_head, log, Console(), manifest))
 
 
 if __name__ == "__main__":

@@ -326,9 +326,12 @@ def make_check(
     positive_control: float | None = 1e-4,
     threat_model: str = "T1",
     reference: str = "holdout records of data subjects that were never trained on",
+    details: Mapping[str, float] | None = None,
+    curves: Mapping[str, Sequence[float]] | None = None,
 ) -> Json:
-    """Make a check as evidence keeps it."""
-    return {
+    """Make a check as evidence keeps it; one of old has no curves."""
+    kept = {} if curves is None else {"curves": {name: [*row] for name, row in curves.items()}}
+    return kept | {
         "name": name,
         "family": family,
         "threat_model": threat_model,
@@ -342,7 +345,7 @@ def make_check(
         "level": level,
         "p_value": p_value,
         "positive_control": positive_control,
-        "details": {},
+        "details": dict(details or {}),
         "would_settle": "more data subjects",
     }
 

@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -22,12 +22,13 @@ from sqlalchemy.orm import Session
 from app.cli import database_session
 from app.core.config import Settings, load_settings
 from app.core.errors import ConflictError
-from app.manifest.rules import ModelJob, SliceRef, TrainShardJob
+from app.manifest.rules import ModelJob, SliceRef, TrainShardJob, model_prefix
 from app.models import ModelVersion
 from app.runs.service import get_run
 from lethe.methods import guarantee_of
 from workers.artifacts import ArtifactStore
 from workers.child import do
+from workers.evidence.process import manifest_root
 from workers.jobs import training_of
 from workers.messages import Done, Failed
 from workers.steps import Desk, Result
@@ -64,12 +65,13 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of one slice of one shard."""
+    """What came of one slice of one shard, and the digests of the records it was trained on."""
 
     shard: int
     slice: int
     records: int
     outcome: Outcome
+    manifest: frozenset[bytes] = field(repr=False)
 
 
 def replay(
@@ -136,25 +138,45 @@ def replay_shard(past: Trained, shard: int) -> list[Replayed]:
     with tempfile.TemporaryDirectory(prefix="lethe-replay-") as folder:
         store = ArtifactStore(f"file://{folder}")
         told = do(job, Desk(store, lambda _: None, lambda _: None))
-    if isinstance(told, Failed):
-        raise ReplayImpossible(told.problem["detail"], advice=told.problem["advice"])
-    if not isinstance(told, Done):
-        raise TypeError("a job ends done or failed")
-    return compare([one for one in past.slices if one.shard == shard], told.result["slices"])
+        if isinstance(told, Failed):
+            raise ReplayImpossible(told.problem["detail"], advice=told.problem["advice"])
+        if not isinstance(told, Done):
+            raise TypeError("a job ends done or failed")
+        again: list[Result] = told.result["slices"]
+        prefix = model_prefix(past.model.model_id)
+        manifests = [record_digests(store, prefix, one["manifest_digest"]) for one in again]
+    stored = [one for one in past.slices if one.shard == shard]
+    return compare(stored, again, manifests)
 
 
-def compare(stored: Sequence[SliceRef], again: Sequence[Result]) -> list[Replayed]:
+def compare(
+    stored: Sequence[SliceRef], again: Sequence[Result], manifests: Sequence[frozenset[bytes]]
+) -> list[Replayed]:
     """Compare a shard's slices, in order, with those of its training repeated.
 
     Args:
         stored: what the version is made of.
         again: the slices of `workers.steps.train`.
+        manifests: the digests of the records that each of these was trained on.
     """
     changed, found = False, []
-    for old, new in zip(stored, again, strict=True):
+    for old, new, manifest in zip(stored, again, manifests, strict=True):
         changed |= old.manifest_digest not in {None, new["manifest_digest"]}
-        found.append(Replayed(old.shard, old.slice, old.records, _outcome(old, new, changed)))
+        outcome = _outcome(old, new, changed)
+        found.append(Replayed(old.shard, old.slice, old.records, outcome, manifest))
     return found
+
+
+def record_digests(store: ArtifactStore, prefix: str, manifest_digest: str) -> frozenset[bytes]:
+    """Return the digests of the records of one slice, as its training stored them.
+
+    Raises:
+        ArtifactMissing, ArtifactCorrupt: the slice's manifest is gone or damaged.
+    """
+    listed = store.get_json(prefix, manifest_digest)
+    if not isinstance(listed, list):
+        raise TypeError("a slice's manifest is a list")
+    return frozenset(bytes.fromhex(str(digest)) for digest in listed)
 
 
 def _outcome(old: SliceRef, new: Result, changed: bool) -> Outcome:
@@ -182,6 +204,10 @@ def _tell(found: Sequence[Replayed], console: Console) -> None:
     console.print(table)
     for outcome, slices in sorted(Counter(one.outcome for one in found).items()):
         console.print(f"{slices} {outcome}: {MEANING[outcome]}.", soft_wrap=True)
+    records = frozenset().union(*(one.manifest for one in found))
+    shards = ", ".join(str(shard) for shard in sorted({one.shard for one in found}))
+    console.print(f"Merkle root of the {len(records)} records of shard {shards}:", soft_wrap=True)
+    console.print(manifest_root(records), soft_wrap=True)
 
 
 def _status(outcomes: AbstractSet[Outcome]) -> int:

@@ -4,6 +4,7 @@ Keys and file names travel from here to the worker's own child through a pipe; t
 carries more than the step's id.
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -159,19 +160,34 @@ def _evaluate(session: Session, settings: Settings, run: Run, _step: Step) -> Jo
         for source in _sources(session, settings, version)
         for record in source.erased
     }
+    readable = tuple(
+        (dataset, record)
+        for dataset, record, bucket in forget
+        if bucket < held_out_from and (dataset, record) not in gone
+    )
+    policy = session.get_one(Model, version.model_id).policy
     return EvaluateJob(
         model=_model(session, settings, version, suppressed=True),
         before=before,
         after=_slices(session, version.id),
-        forget=tuple(
-            (dataset, record)
-            for dataset, record, bucket in forget
-            if bucket < held_out_from and (dataset, record) not in gone
-        ),
+        forget=readable,
+        requests=_by_request(session, requests, frozenset(readable)),
+        verification=policy.get("verification", {}),
+        alpha=settings.alpha,
+        margin=settings.membership_margin,
+        share=settings.sparse_share,
         erased_digests=erased,
         method=run.method or "",
         removals=_removals(session, version),
     )
+
+
+def _by_request(
+    session: Session, requests: Sequence[UUID], readable: frozenset[tuple[int, int]]
+) -> tuple[tuple[str, tuple[tuple[int, int], ...]], ...]:
+    found = repository.records_by_request(session, requests)
+    own = {str(request): tuple(filter(readable.__contains__, found[request])) for request in found}
+    return tuple((request, records) for request, records in own.items() if records)
 
 
 def _removals(session: Session, version: ModelVersion) -> tuple[Removal, ...]:

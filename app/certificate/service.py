@@ -13,7 +13,7 @@ from app.certificate import repository, rules
 from app.core.errors import ConflictError, NotFoundError
 from app.core.lifecycle import ActionState
 from app.core.signing import SigningKeys
-from app.models import Action, Artifact, Certificate, ErasureRequest, Run
+from app.models import Action, Artifact, Certificate, ErasureRequest, ModelVersion, Run
 from lethe.bundle import format_bundle, sign_statement
 from lethe.tlogproof import TlogProof
 
@@ -178,7 +178,7 @@ def _objects(session: Session, run: Run | None) -> tuple[Digests, Digests, tuple
         before = tuple(one for one in before if one.sha256 in gone)
     return (
         before,
-        _digests(session, run.new_version_id),
+        _digests(session, run.new_version_id) + _manifest(session, run.new_version_id),
         tuple(sorted(gone & {one.sha256 for one in before})),
     )
 
@@ -193,6 +193,16 @@ def _digests(session: Session, version_id: UUID | None) -> Digests:
         for one in repository.objects(session, version_id)
         if one.object_digest is not None
     )
+
+
+def _manifest(session: Session, version_id: UUID | None) -> Digests:
+    """Return the version's manifest, which holds the Merkle root of what it was trained on."""
+    digest = (
+        None if version_id is None else session.get_one(ModelVersion, version_id).manifest_digest
+    )
+    if digest is None:
+        return ()
+    return (rules.ArtifactDigest(f"model_version/{version_id}/manifest", digest),)
 
 
 def _evidence(session: Session, run: Run) -> tuple[rules.EvidenceSummary, ...]:

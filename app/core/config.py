@@ -43,6 +43,8 @@ class Settings(BaseSettings):
 
     membership_margin: float = Field(default=0.15, gt=0, lt=0.5)
     alpha: float = Field(default=0.01, gt=0, lt=0.5)
+    sparse_share: float = Field(default=0.1, gt=0, lt=1)
+    sparse_power: float = Field(default=0.99, gt=0, lt=1)
     utility_drop: float = Field(default=0.02, ge=0, lt=1)
 
     lease_seconds: float = Field(default=60, gt=0)

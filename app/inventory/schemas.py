@@ -90,6 +90,48 @@ class WindowIn(BaseModel):
         return self
 
 
+class SuppliedTestIn(BaseModel):
+    """Records of nobody's, on which a version must be as good as the one before."""
+
+    model_config = ConfigDict(extra="forbid")
+    uri: str = Field(min_length=1, max_length=2000)
+    format: Literal["csv", "jsonl", "parquet"] = "jsonl"
+
+
+class VerificationIn(BaseModel):
+    """How a model's versions are measured, beyond what is measured of all."""
+
+    model_config = ConfigDict(extra="forbid")
+    battery: Literal["short", "full"] = Field(
+        default="full",
+        description="`short` leaves out the attacks that train, generate or prompt. Exact methods "
+        "are always measured by the short one, since their process decides",
+    )
+    references: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="Small models trained without the records, to calibrate attacks; not kept",
+    )
+    relearning_steps: int = Field(default=20, ge=1, le=1000)
+    relearning_rate: float | None = Field(
+        default=None, gt=0, le=1, allow_inf_nan=False, description="None: that of its training"
+    )
+    paraphrase_column: str | None = Field(
+        default=None, description="Column with another wording of each record's text"
+    )
+    translation_column: str | None = Field(
+        default=None, description="Column with each record's text in another language"
+    )
+    canary_column: str | None = Field(
+        default=None, description="Column with a secret, such as a card number, that texts hold"
+    )
+    group_column: str | None = Field(
+        default=None, description="Column by whose values utility is compared group by group"
+    )
+    downstream: SuppliedTestIn | None = None
+
+
 class PolicyIn(BaseModel):
     """What erasure may do to a model."""
 
@@ -136,6 +178,7 @@ class PolicyIn(BaseModel):
         allow_inf_nan=False,
         description="Accuracy that a version may lose; none: the operator's limit",
     )
+    verification: VerificationIn = VerificationIn()
 
 
 class ModelIn(BaseModel):

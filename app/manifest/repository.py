@@ -232,6 +232,30 @@ def suppressed_records(
     return [(dataset, record, bucket) for dataset, record, bucket in rows]
 
 
+def records_by_request(
+    session: Session, request_ids: Sequence[UUID]
+) -> dict[UUID, list[tuple[int, int]]]:
+    """Return (dataset version, record number) of what each request suppresses."""
+    rows = session.execute(
+        select(
+            SuppressedRecord.request_id,
+            SuppressedRecord.dataset_version_id,
+            SuppressedRecord.record_no,
+        )
+        .distinct()
+        .where(SuppressedRecord.request_id.in_(request_ids))
+        .order_by(
+            SuppressedRecord.request_id,
+            SuppressedRecord.dataset_version_id,
+            SuppressedRecord.record_no,
+        )
+    )
+    found: dict[UUID, list[tuple[int, int]]] = {}
+    for request, dataset, record in rows:
+        found.setdefault(request, []).append((dataset, record))
+    return found
+
+
 def suppressed_in(session: Session, dataset_version_id: int) -> set[int]:
     """Return the record numbers of a dataset version that are suppressed now."""
     query = select(SuppressedRecord.record_no).where(

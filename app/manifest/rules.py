@@ -1,5 +1,6 @@
 """What a step hands to a worker, and where a record belongs. Values only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -122,9 +123,11 @@ class Removal:
 class EvaluateJob:
     """Measure a new version, against the one before where there is one.
 
-    `forget` are (dataset version, record number) of the records to forget that can still be read;
-    `erased_digests` the keyed digests, in hex, of those that are in no file any more; `removals`
-    what the removals from each shard have come to.
+    `forget` are (dataset version, record number) of the records to forget that can still be read,
+    `requests` the same by the request that asks for them; `erased_digests` the keyed digests, in
+    hex, of those that are in no file any more; `removals` what the removals from each shard have
+    come to. `verification` is what the model's policy says of measuring, the rest the operator's
+    limits.
     """
 
     model: ModelJob
@@ -134,6 +137,11 @@ class EvaluateJob:
     erased_digests: tuple[str, ...]
     method: str
     removals: tuple[Removal, ...]
+    requests: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+    verification: Mapping[str, Any]
+    alpha: float
+    margin: float
+    share: float
 
 
 @dataclass(frozen=True, slots=True)

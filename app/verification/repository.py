@@ -31,3 +31,10 @@ def failed_unlearning(session: Session, run_id: UUID) -> list[str]:
     query = select(Step.result).where(Step.run_id == run_id, Step.kind.in_(["unlearn", "remove"]))
     results = [one for one in session.scalars(query) if one is not None]
     return [str(one["reason"]) for one in results if one["status"] == "failed"]
+
+
+def own_p_values(session: Session, run_id: UUID) -> dict[str, float]:
+    """Return how surely each request's data subject stands out by itself, by request."""
+    query = select(Step.result).where(Step.run_id == run_id, Step.kind == "evaluate")
+    results = [one for one in session.scalars(query) if one is not None]
+    return {request: p for one in results for request, p in one.get("own", {}).items()}

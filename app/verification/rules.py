@@ -2,113 +2,46 @@
 
 A verdict has three values, and too little evidence is `inconclusive`, never `pass` (DESIGN
 decision 9). What a pass says is "not recovered by these attacks at this power", never "erased". The
-checks are measured elsewhere; here they are only judged.
+checks are measured elsewhere; here they are only judged. How often these rules are wrong is
+measured by `lethe calibrate` and printed in docs/verification.md.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, inf, isfinite
 from typing import Final, Literal
 
+from app.verification.checks import (
+    ATTACKS,
+    COUNTS,
+    OTHERS_PART,
+    TAIL_PART,
+    Check,
+    CheckVerdict,
+    Margins,
+    Verdict,
+    judge_check,
+    succeeds,
+)
 from lethe.methods.spec import Guarantee
 
-Family = Literal["membership", "tail", "utility", "loss", "process"]
-Verdict = Literal["pass", "fail", "inconclusive"]
 NextStep = Literal["promote", "escalate", "await_acceptance", "fail"]
 
-_CHANCE: Final = 0.5
-_ATTACKS: Final = frozenset({"membership", "tail"})
 _DECIDING: Final[Mapping[Guarantee, frozenset[str]]] = {
-    "exact": frozenset({"process"}),
-    "certified": frozenset({"process", "utility"}),
-    "approximate": _ATTACKS | {"utility"},
+    "exact": COUNTS,
+    "certified": COUNTS | {"utility"},
+    "approximate": ATTACKS | {"utility", "storage"},
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One measured check.
+class OwnVerdict:
+    """What is known of one request's own data subject."""
 
-    By family:
-    - `membership`: `estimate` is the AUC of "looks like a member", from 0 to 1, forget set against
-      holdout, with its 90 % interval and a two-sided `p_value`.
-    - `tail`: `p_value` of the most member-like unit of the forget set, already Holm-adjusted over
-      its `n` units; `m` is the number of holdout units.
-    - `utility`: `estimate` is accuracy after minus before, with its 95 % interval; one record has
-      none.
-    - `loss`: `estimate` is the mean loss of the forget set less that of the holdout, in nats.
-    - `process`: `estimate` counts what does not hold (records still in the manifest, shards that
-      should be untouched and are not), so 0 is what must be.
-
-    `n` and `m` count units of the forget set and of the holdout. `positive_control` is the p-value
-    of the same attack on the model before unlearning. `would_settle` names the evidence that would
-    be enough.
-
-    Raises:
-        ValueError: a number is NaN or infinite, a p-value is not one, an interval does not hold its
-            estimate, or a family lacks what it is judged by. A missing measurement is an error, not
-            a verdict.
-    """
-
-    name: str
-    family: Family
-    unit: str
-    n: int
-    m: int
-    estimate: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
-    positive_control: float | None
-    details: Mapping[str, float]
-    would_settle: str
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be judged."""
-        numbers = [self.estimate, self.low, self.high, self.p_value, self.positive_control]
-        if not all(isfinite(x) for x in [*numbers, *self.details.values()] if x is not None):
-            raise ValueError(
-                f"The check {self.name} has a number that is not finite; measure again"
-            )
-        if any(not 0 <= p <= 1 for p in (self.p_value, self.positive_control) if p is not None):
-            raise ValueError(f"The check {self.name} has a p-value outside 0 to 1")
-        judged_by = {"membership": self.p_value, "tail": self.p_value}.get(
-            self.family, self.estimate
-        )
-        if judged_by is None:
-            raise ValueError(f"The check {self.name} lacks the number it is judged by")
-        if self.family == "membership" and (self.estimate is None or self.low is None):
-            raise ValueError(f"The check {self.name} lacks its estimate or interval")
-        if (self.low is None) is not (self.high is None):
-            raise ValueError(f"The check {self.name} has half an interval")
-        low, high = self.interval
-        if self.estimate is not None and not low <= self.estimate <= high:
-            raise ValueError(f"The interval of {self.name} does not hold its estimate")
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The interval; where none could be measured, all numbers."""
-        if self.low is None or self.high is None:
-            return (-inf, inf)
-        return (self.low, self.high)
-
-
-@dataclass(frozen=True, slots=True)
-class Margins:
-    """How far from chance, and how sure; `utility_drop` is in accuracy, 0 to 1."""
-
-    membership: float = 0.15
-    alpha: float = 0.01
-    utility_drop: float = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class CheckVerdict:
-    """What one check says; `reported` is for checks that decide nothing here."""
-
-    name: str
-    verdict: Verdict | Literal["reported"]
+    request: str
+    verdict: Verdict
     reason: str
+    p_value: float | None
+    adjusted: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +57,20 @@ class Judgement:
 def judge(guarantee: Guarantee, checks: Sequence[Check], margins: Margins) -> Judgement:
     """Returns the verdict on a run that claims `guarantee`.
 
-    1. The p-values of the attacks are adjusted together (Holm 1979), then each check is judged.
+    1. The p-values of the attacks are adjusted together, then each check is judged.
     2. `exact`: the process decides (DESIGN decision 9). Records that a model never saw can still be
        easier or harder than the holdout, so attacks and utility are shown and overrule nothing; an
        attack that succeeds is named in the summary, since a copy under another identifier is one
        explanation. Without a process check the verdict is `inconclusive`.
        `certified`: its bound decides in the same way, together with utility, which a bound says
        nothing of.
-    3. `approximate`: the worst verdict of its membership, tail and utility checks. A pass
-       needs a membership check and a tail check, because a mean cannot see a sparse leak. Process
-       checks are shown and decide nothing.
+    3. `approximate`: any attack, in either direction, can fail it, and so can a loss of utility. A
+       pass rests on the leading attack, whose interval must lie within the margin, and on the
+       sparse test, because a mean cannot see a leak of a few. Process checks decide nothing.
     """
     # 1.
-    attacks = sum(check.family in _ATTACKS for check in checks)
-    judged = [(check, judge_check(check, margins, attacks)) for check in _holm(checks)]
+    shifted = any(one.family == "shift" and succeeds(one.p_value, margins) for one in checks)
+    judged = [(one, judge_check(one, margins, shifted)) for one in adjust(checks)]
     deciding = _DECIDING[guarantee]
     decided = tuple(verdict for check, verdict in judged if check.family in deciding)
     shown = tuple(
@@ -146,50 +79,88 @@ def judge(guarantee: Guarantee, checks: Sequence[Check], margins: Margins) -> Ju
         else replace(verdict, reason=f"{verdict.reason} Shown only: it decides nothing here.")
         for check, verdict in judged
     )
-    families = {check.family for check in checks}
     if guarantee != "approximate":
         # 2.
-        missing = sorted({"process"} - families)
+        missing = [] if any(check.family == "process" for check in checks) else ["process"]
         attacked = [
             verdict.name
             for check, verdict in judged
-            if check.family in _ATTACKS and verdict.verdict == "fail"
+            if check.family in ATTACKS and verdict.verdict == "fail"
         ]
         verdict = _worst(decided, missing)
-        failed = [one.name for one in decided if one.verdict == "fail"]
-        useless = bool(failed) and all(name.startswith("utility") for name in failed)
+        process = [said.verdict for check, said in judged if check.family == "process"]
+        by_process = verdict in {"pass", *process} or (verdict == "inconclusive" and not process)
         summary = (
-            f"Failed: {', '.join(failed)}."
-            if useless
-            else _process_summary(guarantee, verdict, attacked)
+            _process_summary(guarantee, verdict, attacked)
+            if by_process
+            else _statistics_summary(verdict, decided, missing, margins)
         )
         return Judgement(verdict, "process", shown, summary)
     # 3.
-    missing = sorted(_ATTACKS - families)
+    leading = [check for check in checks if check.leads]
+    missing = sorted({"membership", "sparse"} - {check.family for check in leading})
     verdict = _worst(decided, missing)
     summary = _statistics_summary(verdict, decided, missing, margins)
     return Judgement(verdict, "statistics", shown, summary)
 
 
-def judge_check(check: Check, margins: Margins, attacks: int = 1) -> CheckVerdict:
-    """Returns what one check says by itself.
+def judge_own(
+    judgement: Judgement, p_values: Mapping[str, float], margins: Margins
+) -> tuple[OwnVerdict, ...]:
+    """Returns a verdict on each request's own data subject, by request, besides the run's.
 
-    The p-value is taken as it is; `judge` adjusts it first. `attacks` is how many membership and
-    tail checks share `margins.alpha`: a tail test among them can only find something when the
-    smallest p-value it can have, attacks * n / (m + 1), is under alpha.
+    `p_values` say how surely each stands out from people never seen, unadjusted; they are adjusted
+    over the requests (Holm 1979), at the tail test's part of alpha. One data subject can fail by
+    statistics from one model, and can pass only by process.
     """
-    match check.family:
-        case "membership":
-            return _judge_membership(check, margins)
-        case "tail":
-            return _judge_tail(check, margins, attacks)
-        case "utility":
-            return _judge_utility(check, margins)
-        case "process":
-            return _judge_process(check)
-        case _:
-            reason = f"mean loss {check.estimate:+.3g} nats against the holdout's."
-            return CheckVerdict(check.name, "reported", reason)
+    by_statistics = judgement.by == "statistics"
+    adjusted = dict(zip(p_values, _holm(list(p_values.values())), strict=True))
+    verdicts = []
+    for request, p_value in p_values.items():
+        own = min(1.0, adjusted[request] / TAIL_PART)
+        said = f"Stands out from people never seen with p {p_value:.3g}"
+        if not by_statistics:
+            verdict, reason = judgement.verdict, "As the run, by its process."
+        elif own < margins.alpha:
+            verdict, reason = "fail", f"{said}, {own:.3g} adjusted: still looks trained on."
+        else:
+            verdict = "inconclusive"
+            reason = (
+                f"{said}, {own:.3g} adjusted: not singled out. One data subject cannot pass by "
+                "statistics from one model; exact retraining would settle it."
+            )
+        verdicts.append(OwnVerdict(request, verdict, reason, p_value, own))
+    return tuple(verdicts)
+
+
+def adjust(checks: Sequence[Check]) -> list[Check]:
+    """Returns the checks with the attacks' p-values, and their controls', adjusted as one family.
+
+    The three that a pass rests on have their own parts of alpha (Bonferroni): the sparse test half,
+    the leading attack and the tail test an eighth each, so that their power does not fall with the
+    number of other attacks. The last quarter is shared by all the others (Holm 1979). A run that
+    forgot fails by chance at most alpha of the time.
+    """
+    p_values = _adjusted(checks, [one.p_value for one in checks])
+    controls = _adjusted(checks, [one.positive_control for one in checks])
+    return [
+        replace(check, p_value=p_value, positive_control=control)
+        for check, p_value, control in zip(checks, p_values, controls, strict=True)
+    ]
+
+
+def _adjusted(checks: Sequence[Check], values: Sequence[float | None]) -> list[float | None]:
+    adjusted = list(values)
+    others: dict[int, float] = {}
+    for i, (check, value) in enumerate(zip(checks, values, strict=True)):
+        if check.family in ATTACKS and value is not None:
+            if check.part is None:
+                others[i] = value
+            else:
+                adjusted[i] = min(1.0, value / check.part)
+    for i, value in zip(others, _holm(list(others.values())), strict=True):
+        adjusted[i] = min(1.0, value / OTHERS_PART)
+    return adjusted
 
 
 def after(verdict: Verdict, guarantee: Guarantee, stronger_possible: bool) -> NextStep:
@@ -209,95 +180,11 @@ def after(verdict: Verdict, guarantee: Guarantee, stronger_possible: bool) -> Ne
     return "await_acceptance" if verdict == "inconclusive" else "fail"
 
 
-def _judge_membership(check: Check, margins: Margins) -> CheckVerdict:
-    low, high = check.interval
-    interval = f"AUC {check.estimate:.3g}, 90 % interval {low:.3g} to {high:.3g}"
-    if _succeeds(check.p_value, margins):
-        direction = (
-            "the records still look trained on"
-            if check.estimate is not None and check.estimate > _CHANCE
-            else "the records stand out as forgotten too much, which an observer can detect"
-        )
-        reason = f"{interval}, p {check.p_value:.3g}: {direction}."
-        return CheckVerdict(check.name, "fail", reason)
-    within = f"0.5 ± {margins.membership:g}"
-    if not (_CHANCE - margins.membership <= low and high <= _CHANCE + margins.membership):
-        reason = f"{interval}, reaches beyond {within}. Needed: {check.would_settle}."
-        return CheckVerdict(check.name, "inconclusive", reason)
-    return _pass_if_control_succeeds(check, margins, f"{interval}, within {within}")
-
-
-def _judge_tail(check: Check, margins: Margins, attacks: int) -> CheckVerdict:
-    p_value = f"smallest adjusted p {check.p_value:.3g} of {check.n}"
-    if _succeeds(check.p_value, margins):
-        return CheckVerdict(check.name, "fail", f"{p_value}: at least one looks trained on.")
-    if attacks * check.n >= margins.alpha * (check.m + 1):
-        needed = ceil(attacks * check.n / margins.alpha)
-        reason = f"{p_value}, but a holdout of {check.m} cannot tell. Needed: {needed}."
-        return CheckVerdict(check.name, "inconclusive", reason)
-    return _pass_if_control_succeeds(check, margins, p_value)
-
-
-def _pass_if_control_succeeds(check: Check, margins: Margins, finding: str) -> CheckVerdict:
-    if _succeeds(check.positive_control, margins):
-        reason = f"{finding}; the same attack found the records before unlearning."
-        return CheckVerdict(check.name, "pass", reason)
-    reason = (
-        f"{finding}, but the same attack did not find the records before unlearning either, so it"
-        " shows nothing. Needed: a stronger attack."
-    )
-    return CheckVerdict(check.name, "inconclusive", reason)
-
-
-def _judge_utility(check: Check, margins: Margins) -> CheckVerdict:
-    """Fails only a drop over the limit that is no accident; otherwise passes, never inconclusive.
-
-    Doubt about utility need not stop an erasure: it is told, and can be measured again.
-    """
-    low, high = check.interval
-    reason = f"accuracy changed by {check.estimate:+.3g}"
-    if check.low is not None:
-        reason += f", 95 % interval {low:+.3g} to {high:+.3g}"
-    reason += f"; the limit is a drop of {margins.utility_drop:g}."
-    over = check.estimate is not None and -check.estimate > margins.utility_drop
-    if over and high < 0:
-        return CheckVerdict(check.name, "fail", reason)
-    if -low > margins.utility_drop:
-        reason += " The drop may be over it: too few records to tell."
-    return CheckVerdict(check.name, "pass", reason)
-
-
-def _judge_process(check: Check) -> CheckVerdict:
-    if "budget" in check.details:
-        spent = f"{check.details['spent']:.3g} of {check.details['budget']:.3g} of the budget spent"
-        return CheckVerdict(check.name, "fail" if check.estimate else "pass", f"{spent}.")
-    if check.estimate:
-        return CheckVerdict(
-            check.name, "fail", f"{check.estimate:g} records or shards are not as they must be."
-        )
-    return CheckVerdict(
-        check.name,
-        "pass",
-        "No record to forget is in the manifest; untouched shards are unchanged.",
-    )
-
-
-def _succeeds(p_value: float | None, margins: Margins) -> bool:
-    return p_value is not None and p_value < margins.alpha
-
-
-def _holm(checks: Sequence[Check]) -> list[Check]:
-    """Returns the checks with the p-values of the attacks adjusted as one family (Holm 1979)."""
-    adjusted = list(checks)
-    attacks = [
-        (check.p_value, place)
-        for place, check in enumerate(checks)
-        if check.family in _ATTACKS and check.p_value is not None
-    ]
-    largest = 0.0
-    for rank, (p_value, place) in enumerate(sorted(attacks)):
-        largest = max(largest, min(1.0, (len(attacks) - rank) * p_value))
-        adjusted[place] = replace(checks[place], p_value=largest)
+def _holm(p_values: Sequence[float]) -> list[float]:
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
     return adjusted
 
 
@@ -330,7 +217,8 @@ def _process_summary(guarantee: Guarantee, verdict: Verdict, attacked: Sequence[
 def _statistics_summary(
     verdict: Verdict, decided: Sequence[CheckVerdict], missing: Sequence[str], margins: Margins
 ) -> str:
-    names = ", ".join(check.name for check in decided if check.verdict == verdict)
+    named = [check.name.replace("_", " ") for check in decided if check.verdict == verdict]
+    names = ", ".join(named)
     limits = f"margin {margins.membership:g}, alpha {margins.alpha:g}"
     if verdict == "pass":
         return f"Not recovered by these attacks at this power ({limits})."

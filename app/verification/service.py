@@ -11,7 +11,8 @@ from app.audit import service as audit
 from app.core.config import Settings
 from app.models import Model, Run
 from app.verification import repository
-from app.verification.rules import Check, Judgement, Margins, Verdict, judge
+from app.verification.checks import Check, Margins, Verdict
+from app.verification.rules import Judgement, judge, judge_own
 from lethe.methods import METHODS
 
 CHECK_FIELDS = tuple(one.name for one in fields(Check))
@@ -43,7 +44,15 @@ def judge_run(session: Session, settings: Settings, run: Run, now: datetime) -> 
     if reasons:
         summary = f"The method failed and left the model as it was: {reasons[0]}"
         judgement = Judgement("fail", judgement.by, judgement.checks, summary)
-    run.verdict = asdict(judgement) | {"margins": asdict(margins)}
+    own = judge_own(judgement, repository.own_p_values(session, run.id), margins)
+    singled_out = sum(one.verdict == "fail" for one in own)
+    if singled_out and judgement.verdict != "fail":
+        summary = f"Of {len(own)} requests, {singled_out} concern people who still look trained on."
+        judgement = Judgement("fail", judgement.by, judgement.checks, summary)
+    run.verdict = asdict(judgement) | {
+        "margins": asdict(margins),
+        "subjects": [asdict(one) for one in own],
+    }
     audit.record(session, "run_judged", now, run=run.id, verdict=judgement.verdict)
     return judgement
 
@@ -52,7 +61,10 @@ def margins_of(settings: Settings, policy: Mapping[str, Any]) -> Margins:
     """Return the margins that the operator set, with what a model's policy says of its use."""
     drop = policy.get("utility_drop")
     return Margins(
-        settings.membership_margin, settings.alpha, settings.utility_drop if drop is None else drop
+        membership=settings.membership_margin,
+        alpha=settings.alpha,
+        power=settings.sparse_power,
+        utility_drop=settings.utility_drop if drop is None else drop,
     )
 
 

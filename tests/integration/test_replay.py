@@ -16,6 +16,7 @@ from app.models import ModelSlice, ModelVersion
 from tests.integration.town import Json, Town
 from tests.integration.worlds import CLASSIFIER, points
 from workers.cli import Replayed, ReplayImpossible, Trained, replay_shard, trained_by
+from workers.evidence.process import manifest_root
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -85,6 +86,11 @@ def test_an_exact_run_comes_out_the_same_and_another_weight_is_noticed(
     same = command(town, tmp_path, erased["id"])
     assert same.returncode == 0, same.stderr + same.stdout
     assert "4 equal" in same.stdout
+    digests = {
+        one for shard in (0, 1) for part in replayed(town, erased, shard) for one in part.manifest
+    }
+    assert f"of the {len(digests)} records of shard 0, 1:\n{manifest_root(digests)}" in same.stdout
+    assert len(digests) == 3 * 11
 
     with town.database.transaction() as session:
         version = session.scalars(select(ModelVersion).where(ModelVersion.version == 2)).one()

@@ -54,6 +54,7 @@ ALLOWED: Final[dict[tuple[str, str], set[Role]]] = {
     ("GET", "/v1/runs"): {D, E, U},
     ("GET", "/v1/runs/{run_id}"): {D, E, U},
     ("GET", "/v1/runs/{run_id}/evidence"): {D, E, U},
+    ("GET", "/v1/runs/{run_id}/report.pdf"): {D, E, U},
     ("GET", "/v1/suppressions"): {D, E, U},
     ("DELETE", "/v1/suppressions/{suppression_id}"): {D},
     ("GET", "/v1/sla/summary"): {D},

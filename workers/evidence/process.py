@@ -4,9 +4,37 @@ Thudi et al. 2022 ("On the Necessity of Auditable Algorithmic Definitions for Ma
 weights alone cannot show that a record was left out; only the training that made them can.
 """
 
+from bisect import bisect
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+from lethe.absence import AbsenceProof, Json, ProvenLeaf
+from lethe.merkle import EMPTY_ROOT, leaf_hash, node_hash, tree_root
 from workers.evidence.types import Evidence
+
+
+@dataclass(frozen=True)
+class ProcessProof:
+    """What shows to others, without the manifest, that records are not in it.
+
+    Attributes:
+        root: the Merkle root over the manifest's digests, hex.
+        size: how many digests there are, each counted once.
+        absent: the proof for each digest that is not among them, by the digest in hex, as
+            `lethe.absence.verify_absence` takes it.
+    """
+
+    root: str
+    size: int
+    absent: Mapping[str, AbsenceProof]
+
+    def as_dict(self) -> dict[str, Json]:
+        """All attributes, ready for JSON."""
+        return {
+            "root": self.root,
+            "size": self.size,
+            "absent": {digest: proof.as_dict() for digest, proof in self.absent.items()},
+        }
 
 
 def process_evidence(
@@ -87,3 +115,57 @@ def bound_evidence(removals: Sequence[tuple[float, float]]) -> Evidence:
         details={"spent": spent, "budget": budget},
         would_settle="nothing more while the budget lasts; then the model is trained again",
     )
+
+
+def manifest_root(digests: Collection[bytes]) -> str:
+    """Return the Merkle root, in hex, over a manifest's record digests.
+
+    Each digest counts once; the leaves stand in ascending order of bytes and are hashed by RFC 9162
+    §2.1.1, so that the root says nothing of shards and slices and one digest's absence can be
+    shown.
+    """
+    return tree_root(map(leaf_hash, sorted(set(digests)))).hex()
+
+
+def absence_proofs(digests: Collection[bytes], absent: Collection[bytes]) -> ProcessProof:
+    """Return the root over a manifest's digests and the proof that others are not among them.
+
+    A digest of `absent` that is in the manifest gets no proof, as there is none. Takes 64 bytes for
+    each record of the manifest while it runs.
+
+    Args:
+        digests: digests of the records that the model version was trained on.
+        absent: digests of the records to forget, as long as the others.
+    """
+    leaves = sorted(set(digests))
+    rows = _rows([leaf_hash(one) for one in leaves])
+    proofs = {}
+    for digest in sorted(set(absent)):
+        place = bisect(leaves, digest)
+        if place and leaves[place - 1] == digest:
+            continue
+        before = _proven(place - 1, leaves, rows) if place else None
+        after = _proven(place, leaves, rows) if place < len(leaves) else None
+        proofs[digest.hex()] = AbsenceProof(before, after)
+    root = rows[-1][0] if leaves else EMPTY_ROOT
+    return ProcessProof(root.hex(), len(leaves), proofs)
+
+
+def _rows(hashes: list[bytes]) -> list[list[bytes]]:
+    """Return the tree from the leaves up; a last node without a sibling moves up as it is."""
+    rows = [hashes]
+    while len(rows[-1]) > 1:
+        below = rows[-1]
+        joined = [node_hash(*below[i : i + 2]) for i in range(0, len(below) - 1, 2)]
+        rows.append(joined + below[len(joined) * 2 :])
+    return rows
+
+
+def _proven(index: int, leaves: Sequence[bytes], rows: Sequence[Sequence[bytes]]) -> ProvenLeaf:
+    """Return a leaf with its inclusion proof (RFC 9162 §2.1.3.1)."""
+    hashes, place = [], index
+    for row in rows[:-1]:
+        if place ^ 1 < len(row):
+            hashes.append(row[place ^ 1])
+        place >>= 1
+    return ProvenLeaf(index, leaves[index], tuple(hashes))

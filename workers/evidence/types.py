@@ -1,13 +1,25 @@
 """The form that every check's result has."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import JsonValue
 
-Family = Literal["membership", "tail", "utility", "loss", "process"]
+Family = Literal[
+    "membership",  # attacks: are the forgotten told from people never seen?
+    "tail",
+    "sparse",
+    "extraction",
+    "recovery",
+    "shift",
+    "utility",
+    "loss",
+    "comparison",
+    "process",
+    "storage",
+]
 ThreatModel = Literal["T0", "T1", "T2", "T3", "T4"]
 
 
@@ -32,6 +44,7 @@ class Evidence:
             does not see the records there proves nothing by not seeing them afterwards.
         details: further numbers, by name.
         would_settle: what more would make an unclear result clear.
+        curves: rows of numbers for plots, by name; never judged, and no part of a certificate.
 
     Raises:
         ValueError: a number is NaN or infinite.
@@ -52,11 +65,13 @@ class Evidence:
     positive_control: float | None
     details: Mapping[str, float]
     would_settle: str
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         measured = (self.estimate, self.low, self.high, self.p_value, self.positive_control)
         numbers = [number for number in measured if number is not None]
-        if not all(map(math.isfinite, [*numbers, *self.details.values()])):
+        drawn = [number for row in self.curves.values() for number in row]
+        if not all(map(math.isfinite, [*numbers, *self.details.values(), *drawn])):
             raise ValueError(f"the evidence {self.name} holds a number that is not finite")
 
     def as_dict(self) -> dict[str, JsonValue]:
@@ -77,4 +92,5 @@ class Evidence:
             "positive_control": self.positive_control,
             "details": dict(self.details),
             "would_settle": self.would_settle,
+            "curves": {name: list(row) for name, row in self.curves.items()},
         }

@@ -10,6 +10,7 @@ from workers.evidence.types import Evidence
 
 LEVEL = 0.95
 _HALF_WIDTH = 0.01
+_BINS = 15
 
 
 def utility(
@@ -58,3 +59,61 @@ def utility(
         details={name: float(np.mean(row)) for name, row in zip(names, rows, strict=True)},
         would_settle=f"{max(needed or 0, 2)} records, for an interval of {_HALF_WIDTH} either side",
     )
+
+
+def calibration(
+    after_confidences: npt.ArrayLike,
+    after_accuracies: npt.ArrayLike,
+    before_confidences: npt.ArrayLike,
+    before_accuracies: npt.ArrayLike,
+) -> Evidence:
+    """How far confidence is from accuracy on people never seen, after unlearning and before.
+
+    The expected calibration error of Guo et al. 2017 (arXiv 1706.04599), equation 3.
+
+    Args:
+        after_confidences: (n,) probability of the most probable class, averaged over a record.
+        after_accuracies: (n,) share of a record's predictions that were right.
+        before_confidences: (n,) likewise.
+        before_accuracies: (n,) likewise.
+
+    Raises:
+        ValueError: no record, lengths differ, or a value is not finite.
+    """
+    after = calibration_error(after_confidences, after_accuracies)
+    before = calibration_error(before_confidences, before_accuracies)
+    n = int(np.size(np.asarray(after_confidences)))
+    return Evidence(
+        name="calibration",
+        family="comparison",
+        threat_model="T1",
+        reference="the same records, scored by the model before unlearning",
+        unit="record",
+        n=n,
+        m=int(np.size(np.asarray(before_confidences))),
+        estimate=after,
+        low=None,
+        high=None,
+        level=None,
+        p_value=None,
+        positive_control=None,
+        details={"before": before},
+        would_settle="nothing; it is shown",
+    )
+
+
+def calibration_error(confidences: npt.ArrayLike, accuracies: npt.ArrayLike) -> float:
+    """Mean distance of confidence from accuracy in 15 bins of equal width, by their records.
+
+    Raises:
+        ValueError: no record, lengths differ, a value is not finite or a confidence is not in
+            [0, 1].
+    """
+    sure, right = sample(confidences), sample(accuracies)
+    if sure.size != right.size:
+        raise ValueError("confidences and accuracies must be of the same records")
+    if sure.min() < 0 or sure.max() > 1 + 1e-6:
+        raise ValueError("a confidence is a probability, from 0 to 1")
+    bins = np.minimum((sure * _BINS).astype(int), _BINS - 1)
+    gaps = np.bincount(bins, weights=sure - right, minlength=_BINS)
+    return float(np.abs(gaps).sum() / sure.size)

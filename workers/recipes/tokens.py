@@ -17,6 +17,7 @@ class Tokenizer:
 
     Attributes:
         ids: the tokens of a text, without special ones.
+        decode: the text of tokens; special ones and broken characters among them do no harm.
         bos: the token before a text.
         eos: the token after a text.
         pad: the token that fills what is left of a row, where it is not counted.
@@ -24,6 +25,7 @@ class Tokenizer:
     """
 
     ids: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
     bos: int
     eos: int
     pad: int
@@ -37,7 +39,12 @@ class Tokenizer:
 def byte_tokenizer() -> Tokenizer:
     """UTF-8 bytes as tokens 0 to 255, then beginning, end and padding: 259 in all."""
     return Tokenizer(
-        ids=lambda text: list(text.encode("utf-8", "replace")), bos=256, eos=257, pad=258, size=259
+        ids=lambda text: list(text.encode("utf-8", "replace")),
+        decode=lambda ids: bytes(i for i in ids if i < 256).decode("utf-8", "replace"),
+        bos=256,
+        eos=257,
+        pad=258,
+        size=259,
     )
 
 
@@ -55,6 +62,7 @@ def local_tokenizer(folder: LocalFolder) -> Tokenizer:
     bos = tokenizer.bos_token_id
     return Tokenizer(
         ids=lambda text: tokenizer.encode(text, add_special_tokens=False),
+        decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
         bos=bos if isinstance(bos, int) else eos,
         eos=eos,
         pad=eos,

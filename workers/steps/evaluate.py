@@ -1,19 +1,27 @@
 """Measuring a new version: its manifest, its use, and what it still shows of the forgotten."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
-from app.manifest.rules import EvaluateJob, ModelJob, SliceRef, model_prefix
+from app.inventory.schemas import VerificationIn
+from app.manifest.rules import EvaluateJob, ModelJob, SliceRef, model_prefix, shard_of
 from lethe.methods import METHODS
 from lethe.recipes import recipe_digest
-from workers.evidence.loss import forget_loss
-from workers.evidence.membership import loss_membership, tail_test
-from workers.evidence.process import bound_evidence, process_evidence
+from workers.attacks.examination import Examination, Models, examine
+from workers.attacks.references import references_of
+from workers.attacks.suite import Indices, Parts, Plan
+from workers.connectors import open_source
+from workers.evidence.battery import Limits
+from workers.evidence.process import (
+    ProcessProof,
+    absence_proofs,
+    bound_evidence,
+    process_evidence,
+)
 from workers.evidence.types import Evidence
-from workers.evidence.utility import utility
 from workers.manifest import Record, holdout_records, records_by_number, trained_records
 from workers.recipes import make_task
 from workers.steps import Desk, Result
@@ -25,17 +33,32 @@ from workers.unlearn.task import IGNORED, Task
 from workers.weights import load_tensors
 
 MOST_RECORDS = 2_000
-# Membership and tail test share one percent (Holm), as the verdict's rules count it.
-TAIL_ALPHA = 0.005
 
 
 @dataclass(frozen=True)
 class _Sets:
     """The records that are scored; the forgotten are in none of the other two."""
 
+    shards: int
     forget: list[Record]
     retain: list[Record]
     holdout: list[Record]
+
+    def by_request(
+        self, requests: Sequence[tuple[str, Sequence[tuple[int, int]]]]
+    ) -> dict[str, list[int]]:
+        """Return the numbers of each request's own data subjects."""
+        numbers = dict(
+            zip(
+                [(one.dataset_version_id, one.record_no) for one in self.forget],
+                self.subjects(self.forget),
+                strict=True,
+            )
+        )
+        return {
+            request: sorted({numbers[one] for one in records if one in numbers})
+            for request, records in requests
+        }
 
     def subjects(self, records: Sequence[Record]) -> list[int]:
         """Number the owners of records: the same person has the same number in every set."""
@@ -53,31 +76,48 @@ def evaluate(job: EvaluateJob, desk: Desk) -> Result:
     """
     task = make_task(job.model.recipe, job.model.parameters)
     sets = _sets(job)
+    parts = Parts.of(
+        task,
+        {
+            name: ([one.row for one in getattr(sets, name)], sets.subjects(getattr(sets, name)))
+            for name in _SETS
+        },
+    )
     after = _model(task, job.model, job.after, desk)
-    desk.on_progress(0.3)
-    scores_after = {name: _score(task, after, getattr(sets, name)) for name in _SETS}
+    desk.on_progress(0.2)
+    scores_after = _scores(after.model, parts)
+    examined = Examination([], [], {})
     checks: list[Evidence] = []
+    trained, forgotten = _trained_digests(job, desk), _forgotten(job, sets)
+    proof = absence_proofs(trained, forgotten)
+    if _is_shown_by_process(job, sets):
+        checks.append(_process(job, forgotten, trained))
+    # A version that was trained elsewhere cannot be scored, and then there is none before.
     if job.before:
         before = _model(task, job.model, job.before, desk)
-        scores_before = {name: _score(task, before, getattr(sets, name)) for name in _SETS}
-        checks = _checks(job, sets, scores_before, scores_after, desk)
-    elif _is_shown_by_process(
-        job, sets
-    ):  # from a version trained elsewhere, which cannot be scored
-        checks = [_process(job, sets, desk)]
+        models = Models(before.model, after.model, _scores(before.model, parts), scores_after)
+        desk.on_progress(0.4)
+        examined = _examine(job, sets, parts, models, _owners(sets, before, after))
+        if METHODS[job.method].guarantee == "certified" and job.removals:
+            checks.append(bound_evidence([(one.spent, one.budget) for one in job.removals]))
+    checks += examined.checks
     desk.on_progress(0.9)
     return {
-        "manifest_digest": _store_manifest(job, desk),
+        "manifest_digest": _store_manifest(job, desk, proof),
+        "manifest_root": proof.root,
+        "manifest_records": proof.size,
         "environment": environment(),
         "metrics": {
             "epochs": task.training.epochs,
             "records": {name: len(getattr(sets, name)) for name in _SETS},
             "loss": {name: _mean(scores.losses) for name, scores in scores_after.items()},
             "accuracy": {name: _mean(scores.accuracies) for name, scores in scores_after.items()},
-            "weights": _weights(after),
+            "weights": _weights(after.model),
             "predictions": _predictions(task, sets.retain),
         },
         "checks": [one.as_dict() for one in checks],
+        "not_run": [asdict(one) for one in examined.not_run],
+        "own": dict(examined.own),
     }
 
 
@@ -88,6 +128,7 @@ def _sets(job: EvaluateJob) -> _Sets:
     forget = records_by_number(job.model, job.forget)
     owners = {one.owner for one in forget}
     return _Sets(
+        shards=job.model.shards,
         forget=forget,
         retain=[one for one in trained_records(job.model, MOST_RECORDS) if one.owner not in owners],
         holdout=[
@@ -96,8 +137,16 @@ def _sets(job: EvaluateJob) -> _Sets:
     )
 
 
-def _model(task: Task, model: ModelJob, slices: Sequence[SliceRef], desk: Desk) -> Ensemble:
-    prefix, members = model_prefix(model.model_id), []
+@dataclass(frozen=True)
+class _Loaded:
+    """A version's model, and which shard each of its members is."""
+
+    model: Ensemble
+    shards: tuple[int, ...]
+
+
+def _model(task: Task, model: ModelJob, slices: Sequence[SliceRef], desk: Desk) -> _Loaded:
+    prefix, members = model_prefix(model.model_id), {}
     for shard in sorted({one.shard for one in slices}):
         own = [one for one in slices if one.shard == shard]
         # Where later slices are switched off, the last that is on is what serves.
@@ -106,56 +155,65 @@ def _model(task: Task, model: ModelJob, slices: Sequence[SliceRef], desk: Desk) 
         if records and stored:
             weights = max(stored, key=lambda one: one.slice).object_digest or ""
             state = TrainingState.from_tensors(load_tensors(desk.store.get(prefix, weights)))
-            members.append(
-                (
-                    records,
-                    restore(
-                        task, state, seed=model.seed, shard=shard, device=torch.device(desk.device)
-                    ),
-                )
-            )
-    return ensemble(task, members, task.training.aggregation)
+            device = torch.device(desk.device)
+            network = restore(task, state, seed=model.seed, shard=shard, device=device)
+            members[shard] = (records, network)
+    together = ensemble(task, list(members.values()), task.training.aggregation)
+    return _Loaded(together, tuple(members))
 
 
-def _score(task: Task, model: Ensemble, records: Sequence[Record]) -> Scores:
-    return model.scores(task.encode([one.row for one in records]))
+def _scores(model: Ensemble, parts: Parts) -> dict[str, Scores]:
+    return {name: model.scores(getattr(parts, name).examples) for name in _SETS}
 
 
-def _checks(
-    job: EvaluateJob, sets: _Sets, before: dict[str, Scores], after: dict[str, Scores], desk: Desk
-) -> list[Evidence]:
-    checks = []
-    if _is_shown_by_process(job, sets):
-        checks.append(_process(job, sets, desk))
-    if METHODS[job.method].guarantee == "certified" and job.removals:
-        checks.append(bound_evidence([(one.spent, one.budget) for one in job.removals]))
-    if sets.forget and sets.holdout:
-        forget_subjects, holdout_subjects = (
-            sets.subjects(sets.forget),
-            sets.subjects(sets.holdout),
-        )
-        measured = (
-            after["forget"].losses.numpy(),
-            forget_subjects,
-            after["holdout"].losses.numpy(),
-            holdout_subjects,
-        )
-        control = (before["forget"].losses.numpy(), before["holdout"].losses.numpy())
-        checks.append(forget_loss(*measured))
-        checks.append(loss_membership(*measured, before=control))
-        checks.append(tail_test(*measured, before=control, alpha=TAIL_ALPHA))
-    checks += [
-        utility(
-            before[name].losses.numpy(),
-            after[name].losses.numpy(),
-            before[name].accuracies.numpy(),
-            after[name].accuracies.numpy(),
-            name,
-        )
-        for name in ("retain", "holdout")
-        if getattr(sets, name)
-    ]
-    return checks
+def _owners(sets: _Sets, before: _Loaded, after: _Loaded) -> tuple[Indices, Indices] | None:
+    """Return the member that is each record's own; the others are models that never saw it.
+
+    Nobody of the holdout is in a shard, so that they are spread over those of the forgotten.
+    """
+    if before.shards != after.shards or len(after.shards) < 2 or not sets.forget:
+        return None
+    shards = [shard_of(one.bucket, sets.shards) for one in sets.forget]
+    if not set(shards) <= set(after.shards):
+        return None
+    ours = np.array([after.shards.index(shard) for shard in shards])
+    touched = np.unique(ours)
+    others = touched[np.array([one.bucket for one in sets.holdout], dtype=np.int64) % touched.size]
+    return ours, others
+
+
+def _examine(
+    job: EvaluateJob,
+    sets: _Sets,
+    parts: Parts,
+    models: Models,
+    owners: tuple[Indices, Indices] | None,
+) -> Examination:
+    wanted, task = VerificationIn.model_validate(job.verification), models.after.task
+    full = METHODS[job.method].guarantee == "approximate" and wanted.battery == "full"
+    plan = Plan(
+        full=full,
+        relearning_steps=wanted.relearning_steps,
+        relearning_rate=wanted.relearning_rate or task.training.learning_rate,
+        paraphrase_column=wanted.paraphrase_column,
+        translation_column=wanted.translation_column,
+        canary_column=wanted.canary_column,
+        owners=owners,
+        references=references_of(task, parts, wanted.references, job.model.seed),
+    )
+    test = None
+    if full and wanted.downstream is not None:
+        source = open_source(wanted.downstream.uri, wanted.downstream.format)
+        test = task.encode([row for batch in source.batches() for row in batch.rows])
+    return examine(
+        models,
+        parts,
+        plan,
+        Limits(job.alpha, job.margin, job.share),
+        requests=sets.by_request(job.requests),
+        group_column=wanted.group_column,
+        downstream=test,
+    )
 
 
 def _is_shown_by_process(job: EvaluateJob, sets: _Sets) -> bool:
@@ -167,21 +225,30 @@ def _is_shown_by_process(job: EvaluateJob, sets: _Sets) -> bool:
     return trained_without and bool(sets.forget or job.erased_digests)
 
 
-def _process(job: EvaluateJob, sets: _Sets, desk: Desk) -> Evidence:
-    """Read the manifests that training stored; the forgotten are asked for by their digests."""
+def _process(job: EvaluateJob, forgotten: set[bytes], trained: set[bytes]) -> Evidence:
+    untouched = _untouched(job) if job.method != "retrain" else set()
+    return process_evidence(
+        forgotten,
+        trained,
+        {_place(one): one.object_digest or "" for one in job.before if one.shard in untouched},
+        {_place(one): one.object_digest or "" for one in job.after if one.shard in untouched},
+    )
+
+
+def _trained_digests(job: EvaluateJob, desk: Desk) -> set[bytes]:
+    """Read the manifests that training stored."""
     prefix = model_prefix(job.model.model_id)
     manifest: set[bytes] = set()
     for one in job.after:
         if one.manifest_digest is not None:
             stored = desk.store.get_json(prefix, one.manifest_digest)
             manifest |= {bytes.fromhex(str(digest)) for digest in stored}  # type: ignore[union-attr]
-    untouched = _untouched(job) if job.method != "retrain" else set()
-    return process_evidence(
-        {one.digest for one in sets.forget} | {bytes.fromhex(one) for one in job.erased_digests},
-        manifest,
-        {_place(one): one.object_digest or "" for one in job.before if one.shard in untouched},
-        {_place(one): one.object_digest or "" for one in job.after if one.shard in untouched},
-    )
+    return manifest
+
+
+def _forgotten(job: EvaluateJob, sets: _Sets) -> set[bytes]:
+    """Return the keyed digests of the records to forget, by which a manifest is asked for them."""
+    return {one.digest for one in sets.forget} | {bytes.fromhex(one) for one in job.erased_digests}
 
 
 def _untouched(job: EvaluateJob) -> set[int]:
@@ -204,7 +271,7 @@ def _place(one: SliceRef) -> str:
     return f"shard-{one.shard}/slice-{one.slice}"
 
 
-def _store_manifest(job: EvaluateJob, desk: Desk) -> str:
+def _store_manifest(job: EvaluateJob, desk: Desk, proof: ProcessProof) -> str:
     model = job.model
     return desk.store.put_json(
         model_prefix(model.model_id),
@@ -218,6 +285,7 @@ def _store_manifest(job: EvaluateJob, desk: Desk) -> str:
                 "holdout_from": model.holdout_from,
             },
             "method": job.method,
+            "merkle": proof.as_dict(),
             "slices": [
                 {
                     "shard": one.shard,

@@ -14,14 +14,29 @@ import torch
 from torch import Tensor, nn
 
 from lethe.recipes.training import Aggregation
-from workers.unlearn.task import Examples, Task, count, mean_nll, share_right, take
+from workers.unlearn.task import (
+    Examples,
+    Task,
+    count,
+    mean_confidence,
+    mean_nll,
+    share_right,
+    take,
+)
 
 
 class Scores(NamedTuple):
-    """How well each record is predicted: losses (n,) in nats, accuracies (n,) in [0, 1]; CPU."""
+    """How well each record is predicted, on the CPU.
+
+    Attributes:
+        losses: (n,) nats.
+        accuracies: (n,) in [0, 1].
+        confidences: (n,) probability of the most probable class, averaged over predictions.
+    """
 
     losses: Tensor
     accuracies: Tensor
+    confidences: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,17 +61,22 @@ class Ensemble:
         for member in self.members:
             member.eval()
         device = next(self.members[0].parameters()).device
-        losses, accuracies = [torch.empty(0)], [torch.empty(0)]
+        found = [Scores(torch.empty(0), torch.empty(0), torch.empty(0))]
         with torch.inference_mode():
             records = torch.arange(count(examples))
             for batch in torch.split(records, self.task.training.batch_size):
                 part = take(examples, batch, device)
                 if not len(batch):
                     continue
-                log_distribution, targets = self._log_distribution(part), self.task.targets(part)
-                losses.append(mean_nll(log_distribution, targets).cpu())
-                accuracies.append(share_right(log_distribution, targets).cpu())
-        return Scores(torch.cat(losses), torch.cat(accuracies))
+                log_distribution, targets = self.log_distribution(part), self.task.targets(part)
+                found.append(
+                    Scores(
+                        mean_nll(log_distribution, targets).cpu(),
+                        share_right(log_distribution, targets).cpu(),
+                        mean_confidence(log_distribution, targets).cpu(),
+                    )
+                )
+        return Scores(*(torch.cat(rows) for rows in zip(*found, strict=True)))
 
     def losses(self, examples: Examples) -> Tensor:
         """The losses of `scores`: (n,)."""
@@ -66,7 +86,11 @@ class Ensemble:
         """The accuracies of `scores`: (n,)."""
         return self.scores(examples).accuracies
 
-    def _log_distribution(self, examples: Examples) -> Tensor:
+    def log_distribution(self, examples: Examples) -> Tensor:
+        """Log probabilities under the aggregation of the T predictions of each record: (n, T, K).
+
+        In the mode that the members are in; the examples are where the members are.
+        """
         if len(self.members) == 1:
             return self.task.log_distribution(self.members[0], examples)
         return _JOINS[self.aggregation](self._weighted(examples))

@@ -193,6 +193,21 @@ def share_right(log_distribution: Tensor, targets: Tensor) -> Tensor:
     return right.sum(-1) / counted.sum(-1).clamp(min=1)
 
 
+def mean_confidence(log_distribution: Tensor, targets: Tensor) -> Tensor:
+    """Probability of the most probable class, averaged over a record's predictions.
+
+    Args:
+        log_distribution: (n, T, K) log probabilities.
+        targets: (n, T) classes; places marked `IGNORED` do not count.
+
+    Returns:
+        (n,) in [0, 1]; 0 for a record with nothing to predict.
+    """
+    counted = targets != IGNORED
+    highest = log_distribution.amax(-1).exp().where(counted, 0.0)
+    return highest.sum(-1) / counted.sum(-1).clamp(min=1)
+
+
 def count(examples: Examples) -> int:
     """Number of records.
 

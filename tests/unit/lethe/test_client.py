@@ -167,6 +167,7 @@ CALLS: dict[str, tuple[Callable[[Lethe], object], str, str, object]] = {
     ),
     "run": (lambda lethe: lethe.run("9"), "GET", "/v1/runs/9", None),
     "evidence": (lambda lethe: lethe.evidence("9"), "GET", "/v1/runs/9/evidence", None),
+    "report": (lambda lethe: lethe.report("9"), "GET", "/v1/runs/9/report.pdf", None),
     "suppressions": (lambda lethe: lethe.suppressions(), "GET", "/v1/suppressions?limit=50", None),
     "create_api_key": (
         lambda lethe: lethe.create_api_key({"name": "n", "role": "dpo"}),
@@ -275,7 +276,7 @@ def test_a_problem_becomes_an_error_that_says_what_to_do(service: Service) -> No
     )
 
 
-@pytest.mark.parametrize("call", ["certificate", "plan", "tree_head"])
+@pytest.mark.parametrize("call", ["certificate", "plan", "report", "tree_head"])
 def test_an_answer_of_someone_else_is_an_error_too(call: str, service: Service) -> None:
     service.status, service.content_type, service.answer = 502, "text/html", b"<html>"
     with Lethe(service.url, "key-1") as lethe, pytest.raises(LetheError) as refused:

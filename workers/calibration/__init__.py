@@ -1,0 +1,1 @@
+"""How often the verdict is wrong: models whose truth is known, judged again and again."""
