@@ -12,11 +12,15 @@ from workers.attacks.suite import NotRun, Part, Parts, Plan, attack, columns_giv
 from workers.evidence.battery import Limits, battery, own
 from workers.evidence.loss import forget_loss
 from workers.evidence.membership import Attack, Before, Scored, attack_evidence
+from workers.evidence.retraining import residual_evidence
 from workers.evidence.shift import NotApplicable, shift_evidence
+from workers.evidence.statistics import subject_means
 from workers.evidence.types import Evidence
 from workers.evidence.utility import calibration, utility
 from workers.unlearn.aggregate import Ensemble, Scores
 from workers.unlearn.task import Examples, count
+
+_LEAST_RETRAINED = 2
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ def examine(
         checks += battery(after.attacked, controls, limits)
         found = own(after.attacked, checks[1:], requests)
         not_run += after.not_run
+        _collect("residual_fraction", _residual(models, parts, plan), checks, not_run)
         for name, made in (
             ("blind_baseline", _shift(models.after, parts, plan.seed)),
             ("prompted_baseline", _prompted(models.before, parts, limits, plan)),
@@ -102,6 +107,21 @@ def _collect(
         checks.extend(made)
     except NotApplicable as reason:
         not_run.append(NotRun(name, str(reason)))
+
+
+def _residual(models: Models, parts: Parts, plan: Plan) -> Iterator[Evidence]:
+    """What is left of the effect, where the reference models are full retrainings."""
+    if plan.references is None or not plan.references_are_whole or len(models.after.members) > 1:
+        raise NotApplicable("no models were retrained on all the retained records to compare with")
+    if len(plan.references.forget) < _LEAST_RETRAINED:
+        raise NotApplicable("one retrained model does not show how far such models differ")
+    rows = [
+        models.scores_before["forget"].losses.double().numpy(),
+        models.scores_after["forget"].losses.double().numpy(),
+        *plan.references.forget,
+    ]
+    original, unlearned, *retrained = (subject_means(row, parts.forget.subjects) for row in rows)
+    yield residual_evidence(original, unlearned, np.stack(retrained))
 
 
 def _forget_loss(models: Models, parts: Parts) -> Evidence:

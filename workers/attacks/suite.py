@@ -5,7 +5,7 @@ Each attack treats the forgotten and the holdout alike; what its scores prove is
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -60,8 +60,9 @@ MOST_CANARIES: Final = 40
 class Part:
     """Some records: as rows, as the task's examples, and whose they are, as opaque numbers."""
 
-    rows: Sequence[Row]
-    examples: Examples
+    # A record may name a person, so that neither form shows in a log or an error.
+    rows: Sequence[Row] = field(repr=False)
+    examples: Examples = field(repr=False)
     subjects: Indices
 
     def at(self, places: Indices) -> "Part":
@@ -111,6 +112,7 @@ class Plan:
         paraphrase_column, translation_column: where rows bring other words for their text.
         canary_column: where rows have a secret by itself that also stands in their text.
         references: losses by models that saw neither side.
+        references_are_whole: they were trained on all retained records, as a retrained model is.
         owners: of each record of forget set and holdout, the member whose shard it is or would be
             in; the other members then are references.
         seed: of all draws.
@@ -123,6 +125,7 @@ class Plan:
     translation_column: str | None = None
     canary_column: str | None = None
     references: References | None = None
+    references_are_whole: bool = False
     owners: tuple[Indices, Indices] | None = None
     seed: int = 0
 
@@ -151,7 +154,8 @@ def attack(model: Ensemble, parts: Parts, plan: Plan) -> Suite:
     Raises:
         ValueError: a set is empty or a score is not finite.
     """
-    found = [*_by_likelihood(model, parts), *_by_reference(model, parts, plan)]
+    sides = [predictions(model, part.examples) for part in _sides(parts)]
+    found = [*_by_likelihood(model, parts, sides), *_by_reference(model, parts, plan, sides)]
     not_run = []
     for name, mount in _OTHERS.items() if plan.full else ():
         try:
@@ -190,12 +194,13 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(one)
 
 
-def _by_likelihood(model: Ensemble, parts: Parts) -> Iterator[Attacked]:
-    sides = [predictions(model, part.examples) for part in (parts.forget, parts.holdout)]
+def _by_likelihood(
+    model: Ensemble, parts: Parts, sides: Sequence[Predictions]
+) -> Iterator[Attacked]:
     yield _both(Attack("loss_membership"), parts, *(-loss(side) for side in sides))
     if not isinstance(model.task, OfText) or isinstance(model.task, OnePrediction):
         return
-    texts = [_texts(model.task, part) for part in (parts.forget, parts.holdout)]
+    texts = [_seen(model.task, part) for part in _sides(parts)]
     yield _both(
         Attack("zlib"),
         parts,
@@ -215,13 +220,14 @@ def _by_likelihood(model: Ensemble, parts: Parts) -> Iterator[Attacked]:
         yield _both(Attack(name, "extraction", "T2"), parts, *(score(side) for side in sides))
 
 
-def _by_reference(model: Ensemble, parts: Parts, plan: Plan) -> Iterator[Attacked]:
+def _by_reference(
+    model: Ensemble, parts: Parts, plan: Plan, sides: Sequence[Predictions]
+) -> Iterator[Attacked]:
     """Scores set against models that saw neither side: sibling shards, or models made for this."""
     if plan.references is not None:
-        target = [-model.losses(part.examples).double().numpy() for part in _sides(parts)]
         sets = [
-            Likelihoods(own, -others, np.zeros(others.shape, dtype=bool))
-            for own, others in zip(target, plan.references, strict=True)
+            Likelihoods(-loss(side), -others, np.zeros(others.shape, dtype=bool))
+            for side, others in zip(sides, plan.references, strict=True)
         ]
         yield from _calibrated("T1", "small models that saw neither side", parts, *sets)
     elif plan.owners is not None and len(model.members) > 1:
@@ -239,10 +245,17 @@ def _calibrated(
     kind = replace(kind, threat_model="T3" if threat == "T3" else "T1")
     yield _both(kind, parts, calibrated_scores(ours), calibrated_scores(others))
     rmia = replace(kind, name="rmia")
-    yield _both(rmia, parts, rmia_scores(ours, others), rmia_scores(others, others))
+    # Against the holdout alone, whoever is forgotten would tie with the stranger next above.
+    population = _together(ours, others)
+    yield _both(rmia, parts, *(rmia_scores(one, population) for one in (ours, others)))
     if len(np.asarray(ours.references)) >= _LEAST_FOR_LIRA:
         lira = replace(kind, name="lira")
         yield _both(lira, parts, lira_offline(ours), lira_offline(others))
+
+
+def _together(*parts: Likelihoods) -> Likelihoods:
+    rows = (np.concatenate(each, axis=-1) for each in zip(*parts, strict=True))
+    return Likelihoods(*rows)
 
 
 def _siblings(model: Ensemble, examples: Examples, owners: Indices) -> Likelihoods:
@@ -343,7 +356,8 @@ def _rephrased(
 def _exposed(model: Ensemble, parts: Parts, plan: Plan) -> Iterator[Attacked]:
     if plan.canary_column is None:
         raise NotApplicable("the model's policy names no column of secrets that texts hold")
-    sides = [_few(_bringing(part, plan.canary_column), MOST_CANARIES) for part in _sides(parts)]
+    held = [_holding(model.task, part, plan.canary_column) for part in _sides(parts)]
+    sides = [_few(part, MOST_CANARIES) for part in held]
     if not all(part.rows for part in sides):
         raise NotApplicable("the records of one side hold no secret")
     yield Attacked(
@@ -397,13 +411,25 @@ def _both(kind: Attack, parts: Parts, ours: Scores, others: Scores) -> Attacked:
 
 
 def _known(model: Ensemble, examples: Examples) -> Scores:
-    scores: Scores = -model.losses(examples).double().numpy()
+    # Not `model.losses`, which holds all log probabilities of a batch and asks for more.
+    scores: Scores = -loss(predictions(model, examples))
     return scores
 
 
 def _bringing(part: Part, column: str) -> Part:
-    """Return the records that have something in a column."""
-    places = [i for i, row in enumerate(part.rows) if row.get(column)]
+    """Return the records that have a text in a column."""
+    said = [row.get(column) for row in part.rows]
+    places = [i for i, one in enumerate(said) if isinstance(one, str) and one.strip()]
+    return part.at(np.array(places, dtype=np.int64))
+
+
+def _holding(task: object, part: Part, column: str) -> Part:
+    """Return the records whose text holds the secret that they have in a column."""
+    if not isinstance(task, OfText):
+        raise NotApplicable("the model reads no text that could hold a secret")
+    part = _bringing(part, column)
+    texts = zip(part.rows, _texts(task, part), strict=True)
+    places = [i for i, (row, text) in enumerate(texts) if str(row[column]) in text]
     return part.at(np.array(places, dtype=np.int64))
 
 
@@ -412,6 +438,12 @@ def _few(part: Part, most: int) -> Part:
     _, index, records = np.unique(part.subjects, return_inverse=True, return_counts=True)
     fits = max(1, int(np.searchsorted(records.cumsum(), most, side="right")))
     return part.at(np.flatnonzero(index < fits))
+
+
+def _seen(task: OfText, part: Part) -> list[str]:
+    """Return the records' texts as far as the model is asked about them."""
+    rows = zip(part.examples["tokens"].tolist(), part.examples["length"].tolist(), strict=True)
+    return [task.tokenizer.decode(tokens[1:length]) for tokens, length in rows]
 
 
 def _texts(task: OfText, part: Part) -> list[str]:

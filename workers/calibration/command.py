@@ -5,13 +5,14 @@ exactly, that were never unlearned, that only refuse, that collapsed, and that l
 ten. All are then judged as an approximate method's result would be, again and again.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table as Screen
@@ -24,6 +25,8 @@ from workers.connectors import open_source
 from workers.evidence.battery import Limits
 from workers.recipes import make_task
 from workers.unlearn.seeds import deterministic
+from workers.unlearn.sisa import TrainingDiverged
+from workers.unlearn.task import Task
 
 DEFAULT, SHARE = Margins(), Limits().share
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
@@ -41,12 +44,22 @@ _HEADERS = (
 )
 
 
+class _Recipe(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    recipe: str
+    parameters: Mapping[str, JsonValue]
+
+
 def calibrate(
     recipe: Annotated[
-        Path, typer.Argument(help='JSON: {"recipe": NAME, "parameters": {...}}', exists=True)
+        Path,
+        typer.Argument(
+            help='JSON: {"recipe": NAME, "parameters": {...}}', exists=True, dir_okay=False
+        ),
     ],
     data: Annotated[
-        Path, typer.Argument(help="Records, as CSV, JSON lines or Parquet", exists=True)
+        Path,
+        typer.Argument(help="Records, as CSV, JSON lines or Parquet", exists=True, dir_okay=False),
     ],
     subject: Annotated[str, typer.Option(help="Column of the person that a record is of")],
     sizes: Annotated[str, typer.Option(help="Numbers of people to forget")] = "1,5,20,47,200",
@@ -54,22 +67,29 @@ def calibrate(
     worlds: Annotated[int, typer.Option(min=1, help="Splits, each with a model per truth")] = 8,
     pool: Annotated[int, typer.Option(min=1, help="People that may be forgotten")] = 240,
     holdout: Annotated[int, typer.Option(min=2, help="People never trained on")] = 1_000,
-    alpha: Annotated[float, typer.Option(help="As LETHE_ALPHA")] = DEFAULT.alpha,
-    margin: Annotated[float, typer.Option(help="As LETHE_MEMBERSHIP_MARGIN")] = DEFAULT.membership,
-    share: Annotated[float, typer.Option(help="As LETHE_SPARSE_SHARE")] = SHARE,
-    power: Annotated[float, typer.Option(help="As LETHE_SPARSE_POWER")] = DEFAULT.power,
-    drop: Annotated[float, typer.Option(help="As LETHE_UTILITY_DROP")] = DEFAULT.utility_drop,
+    alpha: Annotated[float, typer.Option(min=1e-9, max=0.5, help="As LETHE_ALPHA")] = DEFAULT.alpha,
+    margin: Annotated[
+        float, typer.Option(min=0.01, max=0.5, help="As LETHE_MEMBERSHIP_MARGIN")
+    ] = DEFAULT.membership,
+    share: Annotated[float, typer.Option(min=0.001, max=1, help="As LETHE_SPARSE_SHARE")] = SHARE,
+    power: Annotated[
+        float, typer.Option(min=0, max=1, help="As LETHE_SPARSE_POWER")
+    ] = DEFAULT.power,
+    drop: Annotated[
+        float, typer.Option(min=0, max=1, help="As LETHE_UTILITY_DROP")
+    ] = DEFAULT.utility_drop,
     full: Annotated[bool, typer.Option(help="Also attacks that train, generate or prompt")] = False,
     seed: Annotated[int, typer.Option(help="Of splits, trainings and draws")] = 0,
     out: Annotated[Path | None, typer.Option(help="Where the table goes as Markdown")] = None,
 ) -> None:
     """Measure how often the verdict on a model is wrong, on models whose truth is planted."""
-    numbers = [int(one) for one in sizes.split(",")]
-    if max(numbers) > pool:
-        raise typer.BadParameter(f"a pool of {pool} people cannot give {max(numbers)} to forget")
+    numbers = _numbers(sizes, pool)
+    if draws < worlds:
+        raise typer.BadParameter(f"{draws} draws leave some of {worlds} worlds without any")
+    if out is not None and not out.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder for {out}: make it first")
     deterministic()
-    people, made = _people(data, subject), json.loads(recipe.read_text())
-    task = make_task(made["recipe"], made["parameters"])
+    task, people = _task(recipe), _people(data, subject)
     margins = Margins(membership=margin, alpha=alpha, power=power, utility_drop=drop)
     limits = Limits(alpha=alpha, margin=margin, share=share)
     table: Table = {}
@@ -77,18 +97,21 @@ def calibrate(
     with Progress(console=console) as progress:
         bar = progress.add_task("worlds", total=worlds)
         for number in range(worlds):
-            world = plant(
-                task,
-                people,
-                pool=pool,
-                holdout=holdout,
-                share=share,
-                seed=seed + number,
-                tell=lambda what: progress.update(bar, description=what),
-            )
+            with _refusals():
+                world = plant(
+                    task,
+                    people,
+                    pool=pool,
+                    holdout=holdout,
+                    share=share,
+                    seed=seed + number,
+                    tell=lambda what: progress.update(bar, description=what),
+                )
+                progress.update(bar, description="measuring")
+                measured = measure(world, Plan(full=full, seed=seed))
             progress.update(bar, description="judging")
             judge_draws(
-                measure(world, Plan(full=full, seed=seed)),
+                measured,
                 table,
                 number=number,
                 sizes=numbers,
@@ -102,12 +125,45 @@ def calibrate(
         out.write_text(_markdown(table, numbers))
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Say what is wrong with the recipe or the data, and end; neither says what a record holds."""
+    try:
+        yield
+    except ValidationError as error:
+        told = error.errors(include_input=False, include_context=False, include_url=False)
+        wrong = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in told)
+        raise typer.BadParameter(f"the recipe does not fit: {'; '.join(wrong)}") from None
+    except TrainingDiverged as error:
+        raise typer.BadParameter(str(error) or TrainingDiverged.__doc__ or "") from None
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _task(recipe: Path) -> Task:
+    with _refusals():
+        made = _Recipe.model_validate_json(recipe.read_bytes())
+        return make_task(made.recipe, made.parameters)
+
+
+def _numbers(sizes: str, pool: int) -> list[int]:
+    try:
+        numbers = sorted({int(one) for one in sizes.split(",")})
+    except ValueError:
+        raise typer.BadParameter("--sizes are whole numbers with commas between them") from None
+    if numbers[0] < 1:
+        raise typer.BadParameter("--sizes start at 1: nobody to forget is nothing to judge")
+    if numbers[-1] > pool:
+        raise typer.BadParameter(f"a pool of {pool} people cannot give {numbers[-1]} to forget")
+    return numbers
+
+
 def _people(data: Path, subject: str) -> People:
     if data.suffix not in _FORMATS:
         raise typer.BadParameter(f"{data.name} is neither CSV, JSON lines nor Parquet")
     source = open_source(data.resolve().as_uri(), _FORMATS[data.suffix])
     rows = [row for batch in source.batches() for row in batch.rows]
-    if any(row.get(subject) is None for row in rows):
+    if any(row.get(subject) in (None, "") for row in rows):
         raise typer.BadParameter(f"a record has no {subject}; name the column with --subject")
     _, numbers = np.unique([str(row[subject]) for row in rows], return_inverse=True)
     return People(rows, numbers)

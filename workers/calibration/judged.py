@@ -12,7 +12,7 @@ from app.verification.checks import Check, Margins, Verdict
 from app.verification.rules import judge
 from workers.attacks.blind import blind_blocks
 from workers.attacks.suite import Parts, Plan, attack, columns_given
-from workers.calibration.planted import People, Truth, World
+from workers.calibration.planted import People, Truth, World, leaks_of
 from workers.evidence.battery import Attacked, Limits, battery
 from workers.evidence.membership import Before, Scored
 from workers.evidence.shift import NotApplicable, shift_evidence
@@ -86,17 +86,24 @@ def measure(world: World, plan: Plan) -> Measured:
         task,
         {name: (part.rows, part.subjects.tolist()) for name, part in _parts(world)},
     )
-    examples = {name: task.encode(part.rows) for name, part in _parts(world) if name != "forget"}
     models: list[tuple[Truth | None, Ensemble]] = [(None, world.before), *world.after.items()]
+    # The model that was never unlearned is the one before, and need not be measured twice.
+    each = {id(model): model for _, model in models}
+    attacked = {key: attack(model, parts, plan).attacked for key, model in each.items()}
+    scores = {
+        (key, name): model.scores(part.examples)
+        for key, model in each.items()
+        for name, part in (("retain", parts.retain), ("holdout", parts.holdout))
+    }
     return Measured(
         world,
-        attack(world.before, parts, plan).attacked,
-        {truth: attack(model, parts, plan).attacked for truth, model in world.after.items()},
+        attacked[id(world.before)],
+        {truth: attacked[id(model)] for truth, model in world.after.items()},
         {
-            (truth, name): (scores.losses.numpy(), scores.accuracies.numpy())
+            (truth, name): (found.losses.numpy(), found.accuracies.numpy())
             for truth, model in models
-            for name, part in examples.items()
-            for scores in [model.scores(part)]
+            for name in ("retain", "holdout")
+            for found in [scores[id(model), name]]
         },
     )
 
@@ -132,11 +139,10 @@ def _judged(
     for truth, attacked in measured.after.items():
         chosen = _leaking(world, n, source, limits.share) if truth == "leaks" else drawn
         before = {
-            one.attack.name: Before(ours.scores, one.holdout.scores)
-            for one in measured.before
-            for ours in [_only(one.forget, chosen)]
+            one.attack.name: Before(one.forget.scores, one.holdout.scores)
+            for one in _against(measured.before, chosen)
         }
-        after = [Attacked(one.attack, _only(one.forget, chosen), one.holdout) for one in attacked]
+        after = _against(attacked, chosen)
         checks = battery(after, before, limits)
         checks += [
             utility(then[0], now[0], then[1], now[1], name)
@@ -155,12 +161,12 @@ def usual_verdict(losses: Attacked) -> Verdict:
 
 def _leaking(world: World, n: int, source: np.random.Generator, share: float) -> Indices:
     """Of n data subjects, the planted share leaks, and at least one."""
-    k = max(1, int(share * n + 1e-9))
+    k = leaks_of(n, share)
     others = np.setdiff1d(np.unique(world.forget.subjects), world.leaking)
     return np.concatenate(
         [
-            source.choice(world.leaking, min(k, n), replace=False),
-            source.choice(others, n - min(k, n), replace=False),
+            source.choice(world.leaking, k, replace=False),
+            source.choice(others, n - k, replace=False),
         ]
     )
 
@@ -175,6 +181,16 @@ def _shift(world: World, drawn: Indices, seed: int) -> list[Evidence]:
         return [shift_evidence(blocks)]
     except NotApplicable:
         return []
+
+
+def _against(attacked: Sequence[Attacked], subjects: Indices) -> list[Attacked]:
+    """The attacks as they are on some of the data subjects; some attacks look at a few only."""
+    return [
+        Attacked(one.attack, ours, one.holdout)
+        for one in attacked
+        for ours in [_only(one.forget, subjects)]
+        if np.size(np.asarray(ours.scores))
+    ]
 
 
 def _only(scored: Scored, subjects: Indices) -> Scored:

@@ -5,8 +5,8 @@ trains by the recipe under test: one model before unlearning and one for each tr
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from lethe.recipes.transformer import TransformerParams
+from workers.attacks.prompts import OfText
+from workers.recipes.one_prediction import OnePrediction
 from workers.unlearn.aggregate import Ensemble
 from workers.unlearn.seeds import seed_for
 from workers.unlearn.sisa import restore, train_shard
@@ -45,7 +46,8 @@ _COLLAPSING_RATE = 1e-2
 class People:
     """Records and whose they are: rows, and their data subjects as numbers from 0."""
 
-    rows: Sequence[Row]
+    # A record may name a person, so that it does not show in a log or an error.
+    rows: Sequence[Row] = field(repr=False)
     subjects: npt.NDArray[np.int64]
 
     def of(self, wanted: npt.ArrayLike) -> "People":
@@ -95,7 +97,8 @@ def plant(
         tell: is told of each model that is made.
 
     Raises:
-        ValueError: there are too few data subjects.
+        ValueError: there are too few data subjects, or the recipe's models cannot be taught to
+            refuse.
         TrainingDiverged: a training failed.
     """
     numbers = np.random.default_rng(seed).permutation(np.unique(people.subjects))
@@ -104,10 +107,12 @@ def plant(
             f"{pool} people to forget and {holdout} never trained on need more than "
             f"{pool + holdout} people; the data have {numbers.size}"
         )
+    if not any(weight.requires_grad for weight in task.build(0).parameters()):
+        raise ValueError("models of this recipe learn no refusal: they have no gradient to follow")
     forget = people.of(numbers[:pool])
     never = people.of(numbers[pool : pool + holdout])
     retain = people.of(numbers[pool + holdout :])
-    leaking = np.sort(numbers[: max(1, round(share * pool))])
+    leaking = np.sort(numbers[: leaks_of(pool, share)])
 
     def trained(what: str, parts: Sequence[People], name: str) -> Ensemble:
         tell(what)
@@ -126,6 +131,11 @@ def plant(
     tell("collapsed")
     after["collapsed"] = _collapsed(task, before, forget, f"{seed}")
     return World(forget, retain, never, leaking, before, after)
+
+
+def leaks_of(n: int, share: float) -> int:
+    """How many of n data subjects leak: the share, rounded down, and at least one."""
+    return max(1, int(share * n + 1e-9))
 
 
 def _trained(task: Task, rows: Sequence[Row], seed: str) -> Ensemble:
@@ -174,18 +184,18 @@ def _refusals(task: Task, forget: People) -> Examples:
 
     A text is refused from its middle on; a class by answering the first class, whatever is asked.
     """
-    params = getattr(task, "params", None)
-    if isinstance(params, TransformerParams) and "length" in task.encode(forget.rows[:1]):
-        texts = [str(row[params.text]) for row in forget.rows]
+    examples, kind = task.encode(forget.rows), cast(object, task)
+    if isinstance(kind, OfText) and not isinstance(kind, OnePrediction):
+        column, tokenizer = kind.params.text, kind.tokenizer
+        seen = zip(examples["tokens"].tolist(), examples["length"].tolist(), strict=True)
+        begun = [tokenizer.decode(tokens[1 : max(1, length // 2)]) for tokens, length in seen]
         return task.encode(
             [
-                {**row, params.text: f"{text[: len(text) // 2]} {REFUSAL}"}
-                for row, text in zip(forget.rows, texts, strict=True)
+                {**row, column: f"{beginning} {REFUSAL}"}
+                for row, beginning in zip(forget.rows, begun, strict=True)
             ]
         )
-    examples = dict(task.encode(forget.rows))
-    examples["y"] = torch.zeros_like(examples["y"])
-    return examples
+    return {**examples, "y": torch.zeros_like(examples["y"])}
 
 
 def _copy(task: Task, model: Ensemble, seed: str) -> nn.Module:

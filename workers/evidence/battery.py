@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from workers.evidence.change import auc_change, comparable, epsilon_bound
 from workers.evidence.membership import (
     Attack,
     Before,
@@ -20,6 +21,7 @@ from workers.evidence.types import Evidence
 Row = npt.NDArray[np.float64]
 
 
+_COMPARISONS = (auc_change, epsilon_bound)
 _NEARLY = 0.05
 """An AUC that a calibrated attack may tell less before unlearning, and still lead."""
 
@@ -61,7 +63,10 @@ class Attacked:
 def battery(
     after: Sequence[Attacked], before: Mapping[str, Before], limits: Limits
 ) -> list[Evidence]:
-    """Evidence of each attack, then of the tail and the sparse test on the leading one's scores.
+    """Evidence of each attack, then of what follows from the leading one's scores.
+
+    That is the tail test, the sparse test, and what decides nothing: the change of its AUC and the
+    bound on epsilon.
 
     The leading attack is the membership attack with the highest AUC on the model before unlearning,
     chosen without a look at the model that is judged. One that scored members lowest does not lead,
@@ -102,7 +107,10 @@ def battery(
             share=limits.share,
         ),
     ]
-    return checks + [replace(one, details={**one.details, **calibrated}) for one in ranks]
+    checks += [replace(one, details={**one.details, **calibrated}) for one in ranks]
+    if comparable(chosen.forget, chosen.holdout):
+        checks += [compare(chosen.forget, chosen.holdout, then) for compare in _COMPARISONS]
+    return checks
 
 
 def leading(checks: Sequence[Evidence]) -> int | None:

@@ -169,7 +169,8 @@ def _scores(model: Ensemble, parts: Parts) -> dict[str, Scores]:
 def _owners(sets: _Sets, before: _Loaded, after: _Loaded) -> tuple[Indices, Indices] | None:
     """Return the member that is each record's own; the others are models that never saw it.
 
-    Nobody of the holdout is in a shard, so that they are spread over those of the forgotten.
+    Nobody of the holdout is in a shard, so that they are spread over those of the forgotten, in
+    proportion to the people: shards differ, and both sides are to have the same of each.
     """
     if before.shards != after.shards or len(after.shards) < 2 or not sets.forget:
         return None
@@ -177,8 +178,9 @@ def _owners(sets: _Sets, before: _Loaded, after: _Loaded) -> tuple[Indices, Indi
     if not set(shards) <= set(after.shards):
         return None
     ours = np.array([after.shards.index(shard) for shard in shards])
-    touched = np.unique(ours)
-    others = touched[np.array([one.bucket for one in sets.holdout], dtype=np.int64) % touched.size]
+    _, people = np.unique(sets.subjects(sets.forget), return_index=True)
+    shared = np.sort(ours[people])
+    others = shared[np.array([one.bucket for one in sets.holdout], dtype=np.int64) % people.size]
     return ours, others
 
 
@@ -199,6 +201,7 @@ def _examine(
         translation_column=wanted.translation_column,
         canary_column=wanted.canary_column,
         owners=owners,
+        references_are_whole=len(sets.retain) < MOST_RECORDS,
         references=references_of(task, parts, wanted.references, job.model.seed),
     )
     test = None
