@@ -124,7 +124,8 @@ def _play(local: LocalLethe, folder: Path, console: Console) -> str:
     with Lethe(local.url, local.admin_key.read_text().strip()) as admin:
         api_keys = job.create_api_keys(admin)
     with job.callers(local.url, api_keys) as callers:
-        Story(console, callers, data, papers, local.public_keys.read_bytes()).tell(utc_now())
+        public_keys = local.public_keys.read_bytes()
+        Story(console, local.url, callers, data, papers, public_keys).tell(utc_now())
     return api_keys["dpo"]
 
 
@@ -142,4 +143,6 @@ def _point_to_pages(local: LocalLethe, console: Console) -> None:
 def _point_to_files(folder: Path, console: Console) -> None:
     papers = folder / "certificate"
     shown = papers.relative_to(Path.cwd()) if papers.is_relative_to(Path.cwd()) else papers
-    console.print(f"The certificate and all that checks it are in {shown}/", soft_wrap=True)
+    console.print(
+        f"The certificate, all that checks it and the reports are in {shown}/", soft_wrap=True
+    )

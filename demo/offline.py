@@ -51,6 +51,13 @@ def collect(auditor: Lethe, request_id: str, public_keys: bytes, folder: Path) -
     return files
 
 
+def collect_report(auditor: Lethe, run_id: str, model: str, folder: Path) -> Path:
+    """Fetch the report of a run on a model into `folder`, which exists; return the PDF's path."""
+    report = folder / f"report-{model}.pdf"
+    report.write_bytes(auditor.report(run_id))
+    return report
+
+
 def forge(bundle: bytes) -> bytes:
     """Return a certificate bundle with one character of its signed statement changed."""
     payload = str(json.loads(bundle)["envelope"]["payload"])

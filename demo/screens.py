@@ -32,14 +32,6 @@ COLOURS = {
     "committed": "yellow",
     "fail": "red",
 }
-CHECKS = {
-    "process": "still in the manifest",
-    "forget_loss": "loss less the holdout's",
-    "loss_membership": "membership attack, AUC",
-    "tail_test": "most exposed person, p",
-    "utility_retain": "accuracy, retain set",
-    "utility_holdout": "accuracy, holdout",
-}
 
 
 class RunBars:
@@ -81,7 +73,7 @@ class RunBars:
 
 def datasets_table(datasets: Sequence[DemoDataset]) -> Table:
     """Show what the datasets are."""
-    table = _table("Dataset", "What it holds", ">Records", "File")
+    table = plain_table("Dataset", "What it holds", ">Records", "File")
     for one in datasets:
         table.add_row(one.name, one.content, f"{one.records:,}", one.format)
     return table
@@ -89,7 +81,7 @@ def datasets_table(datasets: Sequence[DemoDataset]) -> Table:
 
 def models_table(models: Sequence[DemoModel], registered: Sequence[JsonObject]) -> Table:
     """Show what was trained: how many records, and accuracy on people never trained on."""
-    table = _table("Model", "What it is", ">Trained on", ">Accuracy")
+    table = plain_table("Model", "What it is", ">Trained on", ">Accuracy")
     for model, answer in zip(models, registered, strict=True):
         metrics = answer["versions"][-1]["metrics"]
         table.add_row(
@@ -103,7 +95,7 @@ def models_table(models: Sequence[DemoModel], registered: Sequence[JsonObject]) 
 
 def trace_table(trace: JsonObject) -> Table:
     """Show where a trace found the person."""
-    table = _table("Found in", ">Records", "Where")
+    table = plain_table("Found in", ">Records", "Where")
     for found in trace["datasets"]:
         table.add_row(f"dataset {found['dataset']}", str(found["records"]), "the file itself")
     for found in trace["models"]:
@@ -117,7 +109,7 @@ def trace_table(trace: JsonObject) -> Table:
 
 def plan_table(plan: JsonObject) -> Table:
     """Show for each artifact the methods considered, the chosen one first, with the reasons."""
-    table = _table("Method", "Guarantee", "Why, or why not")
+    table = plain_table("Method", "Guarantee", "Why, or why not")
     for action in plan["actions"]:
         table.add_row(Text(action["artifact"], "bold"))
         candidates = sorted(action["candidates"], key=lambda one: not one["chosen"])
@@ -125,73 +117,23 @@ def plan_table(plan: JsonObject) -> Table:
             chosen = one["chosen"]
             table.add_row(
                 Text(f"{'●' if chosen else '○'} {one['method']}", "" if chosen else "dim"),
-                _coloured(one["guarantee"]) if chosen else Text(one["guarantee"], "dim"),
+                coloured(one["guarantee"]) if chosen else Text(one["guarantee"], "dim"),
                 Text(one["reason"], "" if chosen else "dim"),
                 end_section=one is candidates[-1],
             )
     return table
 
 
-def verdict_line(name: str, verdict: JsonObject) -> Text:
-    """Show a model's verdict and what it rests on."""
-    said = str(verdict["verdict"])
-    return Text.assemble(
-        (f"{name}: ", "bold"), _coloured(said, bold=True), f". {verdict['summary']}"
-    )
-
-
-def evidence_table(answer: JsonObject) -> Table:
-    """Show a run's measured checks with their intervals; in brackets what decides nothing."""
-    table = _table("Check", "Measured", ">n:m", "Says", wrap=False)
-    verdict = answer["verdict"]
-    says = {one["name"]: one["verdict"] for one in verdict["checks"]}
-    for check in answer["checks"]:
-        decides = verdict["by"] == "statistics" or check["family"] == "process"
-        said = says[check["name"]]
-        table.add_row(
-            Text(CHECKS.get(check["name"], check["name"])),
-            Text(measured(check)),
-            Text(_sizes(check["n"], check["m"]), "dim"),
-            _coloured(said) if decides else Text(f"({said})", "dim"),
-        )
-    return table
-
-
-def unlearned_losses(run: JsonObject) -> list[str]:
-    """Say what an approximate method did to the loss on the records to forget, shard by shard."""
-    results = [step["result"] for step in run["steps"] if step["kind"] == "unlearn"]
-    return [
-        f"{one['steps']} steps raised the loss on the records to forget from "
-        f"{one['forget_loss'][0]:.2f} to {one['forget_loss'][1]:.2f} nats; on records never seen "
-        f"it is {one['holdout_loss']:.2f}."
-        for one in results
-    ]
-
-
-def measured(check: JsonObject) -> str:
-    """Write what a check measured: the estimate with its interval, or the p-value of a test."""
-    if check["family"] == "tail":
-        return f"{check['p_value']:.2f}"
-    if check["family"] == "process":
-        return f"{check['estimate']:.0f}"
-    # A difference has a sign; z writes none before a zero below it.
-    form = ".2f" if check["family"] == "membership" else "+z.3f"
-    estimate = f"{check['estimate']:{form}}"
-    if check["low"] is None:
-        return estimate
-    return f"{estimate} [{check['low']:{form}}, {check['high']:{form}}]"
-
-
 def outcome_table(request: JsonObject, deployments: Sequence[JsonObject]) -> Table:
     """Show how each action ended, and what is served now."""
     versions = {one["model"]: one for one in deployments}
-    table = _table("Artifact", "Method", "Ended", "Now")
+    table = plain_table("Artifact", "Method", "Ended", "Now")
     for action in request["actions"]:
         name = action["artifact"].partition("@")[0]
         now = "no such record left"
         if action["kind"] == "model_version":
             now = f"{versions[name]['name']} serves v{versions[name]['version']}"
-        table.add_row(action["artifact"], action["method"], _coloured(action["state"]), now)
+        table.add_row(action["artifact"], action["method"], coloured(action["state"]), now)
     return table
 
 
@@ -228,22 +170,19 @@ def day(moment: str) -> str:
     return f"{datetime.fromisoformat(moment):%-d %b %Y}"
 
 
-def _table(*columns: str, wrap: bool = True) -> Table:
+def plain_table(*columns: str) -> Table:
+    """Return a table without lines; a column whose name begins with > is aligned right."""
     table = Table(box=SIMPLE_HEAD, header_style="dim", show_edge=False, pad_edge=False)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column[0] == ">" else "left"
-        table.add_column(column.lstrip(">"), justify=justify, no_wrap=not wrap)
+        table.add_column(column.lstrip(">"), justify=justify)
     return table
 
 
-def _coloured(word: str, *, bold: bool = False) -> Text:
+def coloured(word: str, *, bold: bool = False) -> Text:
+    """Return a word of a state, a guarantee or a verdict in its colour."""
     colour = COLOURS.get(word, "dim")
     return Text(word, f"bold {colour}" if bold else colour)
-
-
-def _sizes(n: int, m: int) -> str:
-    # Accuracies are of the same records before and after.
-    return str(n) if n == m else f"{n}:{m}"
 
 
 def _place(hit: JsonObject) -> str:

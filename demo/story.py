@@ -12,7 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from demo import job, offline, screens
+from demo import evidence, job, offline, screens
 from demo.data import DemoDataset, write_datasets
 from demo.models import DemoModel, demo_models
 from demo.people import Person, notes, people
@@ -33,6 +33,7 @@ class Story:
 
     Attributes:
         console: Where it is told.
+        url: Where the service is, for the reader.
         callers: The service, as each role calls it.
         data: Folder for the datasets, which the workers read.
         papers: Folder for what an auditor takes away.
@@ -41,6 +42,7 @@ class Story:
     """
 
     console: Console
+    url: str
     callers: job.Callers
     data: Path
     papers: Path
@@ -138,16 +140,28 @@ class Story:
             "An exact method passes by its process: anybody can replay the training. An "
             "approximate one must convince by measurement, and one person cannot."
         )
-        for name, run in runs.items():
-            evidence = dpo.evidence(run["id"])
-            self._note(screens.verdict_line(name, evidence["verdict"]))
-            for unlearned in screens.unlearned_losses(run):
-                self._say(unlearned)
-            self._show(screens.evidence_table(evidence))
+        for artifact, run in runs.items():
+            self._measured(request_id, artifact, run)
         self._note(
-            "n people or records to forget are compared with m others. What stands in brackets is "
-            "shown and decides nothing."
+            "What an attacker has: T0 what is stored, T1 the model's scores, T2 prompts, T3 its "
+            "weights. n people or records to forget are compared with m others, before and after; "
+            "an AUC of 0.5 is as good as tossing a coin. What stands in brackets is shown and "
+            "decides nothing."
         )
+
+    def _measured(self, request_id: str, artifact: str, run: JsonObject) -> None:
+        answer = self.callers.dpo.evidence(run["id"])
+        self._note(evidence.verdict_line(artifact, answer))
+        for unlearned in evidence.unlearned_losses(run):
+            self._say(unlearned)
+        self._show(evidence.evidence_table(answer))
+        self._note(evidence.attempts(answer, run))
+        own = evidence.own_verdict(answer, request_id)
+        if own is not None:
+            self._say(own)
+        report = offline.collect_report(self.callers.auditor, run["id"], run["model"], self.papers)
+        self._say(f"All of it, with plots, is in {report.name} and at")
+        self._say(f"{self.url}/dashboard/runs/{run['id']}")
 
     def _accept(self, request_id: str) -> None:
         self._begin("The officer decides on what stayed open")

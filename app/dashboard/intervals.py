@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-from app.verification.rules import Family
+from app.verification.checks import Family
 
 WIDTH: Final = 320.0
+_AUC: Final = frozenset({"membership", "extraction", "recovery", "shift"})
 _EDGE: Final = 24.0
 _LABEL_GAP: Final = 34.0
 
@@ -54,15 +55,16 @@ def plot_interval(
 ) -> IntervalPlot | None:
     """Return the drawing of a check that has an estimate and an interval, else None.
 
-    Membership is an AUC from 0 to 1, with the band 0.5 ± margin; utility and loss are drawn around
-    0, utility with the drop that is still allowed. Without a margin there is no band.
+    An attack's estimate is an AUC from 0 to 1, with the band 0.5 ± margin; all else is drawn around
+    0, utility with the drop that is still allowed. Without a margin there is no band, and none for
+    a shift, which is no attack.
     """
     if estimate is None or low is None or high is None:
         return None
-    if family == "membership":
+    if family in _AUC:
         band = (
             None
-            if membership_margin is None
+            if membership_margin is None or family == "shift"
             else (0.5 - membership_margin, 0.5 + membership_margin)
         )
         axis = _Axis(0.0, 1.0, 0.5, band)

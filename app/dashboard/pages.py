@@ -35,7 +35,7 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 STATIC_FILES: Final[Mapping[str, str]] = MappingProxyType(
-    {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+    {"style.css": "text/css", "report.css": "text/css", "icon.svg": "image/svg+xml"}
 )
 _CODE: Final = re.compile("`([^`]*)`")
 _FOLDER = files("app.dashboard") / "static"

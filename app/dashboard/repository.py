@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import Session
 
-from app.models import Action, Commitment, ErasureRequest, Model, Run
+from app.models import Action, Artifact, Commitment, DatasetVersion, ErasureRequest, Model, Run
 
 _ENDED = ("done", "committed", "not_reachable")
 
@@ -94,3 +94,21 @@ def promises_of(session: Session, request_id: UUID) -> Sequence[tuple[Commitment
 def runs(session: Session, run_ids: set[UUID]) -> Sequence[Run]:
     """Return these runs, oldest first."""
     return session.scalars(select(Run).where(Run.id.in_(run_ids)).order_by(Run.id)).all()
+
+
+def runs_by_artifact(session: Session, request_id: UUID) -> dict[str, UUID]:
+    """Return the runs of a request, by artifact, named as a certificate names it."""
+    query = select(Artifact, Action.run_id).join(Action, Action.artifact_id == Artifact.id)
+    rows = session.execute(query.where(Action.request_id == request_id, Action.run_id.is_not(None)))
+    return {
+        f"{one.kind.removesuffix('_version')}/{one.name}@{one.version}": run_id
+        for one, run_id in rows
+        if run_id is not None
+    }
+
+
+def dataset_name(session: Session, run: Run) -> str:
+    """Return the dataset version that a run works on, as "name@version"; "" where it is none."""
+    query = select(Artifact).join(DatasetVersion, DatasetVersion.artifact_id == Artifact.id)
+    artifact = session.scalar(query.where(DatasetVersion.id == run.dataset_version_id))
+    return "" if artifact is None else f"{artifact.name}@{artifact.version}"

@@ -15,7 +15,7 @@ from app.certificate import service as certificate
 from app.certificate.routes import MEDIA_TYPE
 from app.core.clock import utc_now
 from app.core.config import Settings
-from app.dashboard import pages, repository, sign_in, views
+from app.dashboard import pages, report_routes, repository, sign_in, views
 from app.dashboard.certificate_views import certificate_view
 from app.dashboard.request_views import RequestView, request_view
 from app.dashboard.run_views import RunView, run_view
@@ -27,14 +27,13 @@ from app.planning import service as planning
 from app.runs import service as runs
 from app.sla import service as sla
 
-router = APIRouter(include_in_schema=False)
-router.include_router(sign_in.router)
+site = APIRouter(include_in_schema=False)
 OPEN_LISTED, CLOSED_LISTED = 200, 50
 Reason = Annotated[str, Form(min_length=3, max_length=2000)]
 _DAY_ENDS = time(23, 59, 59)
 
 
-@router.get("/dashboard")
+@site.get("/dashboard")
 def overview(request: Request, visitor: VisitorDep, session: SessionDep) -> Response:
     """List requests by due date, and the promises that are open."""
     now = utc_now()
@@ -52,7 +51,7 @@ def overview(request: Request, visitor: VisitorDep, session: SessionDep) -> Resp
     )
 
 
-@router.get("/dashboard/requests/{request_id}")
+@site.get("/dashboard/requests/{request_id}")
 def show(
     request_id: UUID,
     request: Request,
@@ -108,7 +107,7 @@ def _runs(
     ]
 
 
-@router.post("/dashboard/requests/{request_id}/approve")
+@site.post("/dashboard/requests/{request_id}/approve")
 def approve(
     request_id: UUID,
     _decider: DeciderDep,
@@ -123,7 +122,7 @@ def approve(
     return _back_to(request_id)
 
 
-@router.post("/dashboard/requests/{request_id}/accept")
+@site.post("/dashboard/requests/{request_id}/accept")
 def accept(
     request_id: UUID,
     _decider: DeciderDep,
@@ -141,7 +140,7 @@ def accept(
     return _back_to(request_id)
 
 
-@router.post("/dashboard/requests/{request_id}/reject")
+@site.post("/dashboard/requests/{request_id}/reject")
 def reject(
     request_id: UUID,
     _decider: DeciderDep,
@@ -154,21 +153,21 @@ def reject(
     return _back_to(request_id)
 
 
-@router.post("/dashboard/requests/{request_id}/retry")
+@site.post("/dashboard/requests/{request_id}/retry")
 def retry(request_id: UUID, _decider: DeciderDep, session: SessionDep) -> Response:
     """Try the failed actions again."""
     pipeline.retry(session, intake.lock(session, request_id), utc_now())
     return _back_to(request_id)
 
 
-@router.post("/dashboard/requests/{request_id}/resume")
+@site.post("/dashboard/requests/{request_id}/resume")
 def resume(request_id: UUID, _decider: DeciderDep, session: SessionDep) -> Response:
     """Let a paused request go on."""
     intake.resume(session, request_id, utc_now())
     return _back_to(request_id)
 
 
-@router.post("/dashboard/requests/{request_id}/identity")
+@site.post("/dashboard/requests/{request_id}/identity")
 def confirm_identity(
     request_id: UUID, _decider: DeciderDep, session: SessionDep, settings: SettingsDep
 ) -> Response:
@@ -177,17 +176,18 @@ def confirm_identity(
     return _back_to(request_id)
 
 
-@router.get("/dashboard/certificates/{request_id}")
+@site.get("/dashboard/certificates/{request_id}")
 def show_certificate(
     request_id: UUID, request: Request, visitor: VisitorDep, session: SessionDep
 ) -> Response:
     """Show a certificate in plain words, ready to print."""
     bundle = certificate.bundle(session, request_id)
     view = certificate_view(bundle, request.app.state.signing_keys.public)
-    return pages.render(request, "certificate.html", visitor, view=view)
+    reports = repository.runs_by_artifact(session, request_id)
+    return pages.render(request, "certificate.html", visitor, view=view, reports=reports)
 
 
-@router.get("/dashboard/certificates/{request_id}/file")
+@site.get("/dashboard/certificates/{request_id}/file")
 def certificate_file(request_id: UUID, _visitor: VisitorDep, session: SessionDep) -> Response:
     """Return the certificate as the file that `lethe verify` checks."""
     name = f"lethe-certificate-{request_id}.json"
@@ -197,3 +197,10 @@ def certificate_file(request_id: UUID, _visitor: VisitorDep, session: SessionDep
 
 def _back_to(request_id: UUID) -> Response:
     return pages.see_other(f"{pages.ROOT}/requests/{request_id}")
+
+
+router = APIRouter()
+router.include_router(sign_in.router)
+router.include_router(site)
+router.include_router(report_routes.site)
+router.include_router(report_routes.calls)

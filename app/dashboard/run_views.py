@@ -8,9 +8,11 @@ from uuid import UUID
 
 from app.core.errors import Problem
 from app.dashboard.intervals import IntervalPlot, plot_interval
-from app.dashboard.words import THREAT_MODELS, check_words
+from app.dashboard.words import CHECKS, THREAT_MODELS, check_words, in_words
 from app.runs.schemas import RunOut, StepOut
 
+MOST_CHECKS: Final = 4
+SHOWN_ONLY: Final = "Shown only"
 _TITLES: Final[Mapping[str, str]] = {
     "unlearn": "Unlearning",
     "erase_records": "Erasing records",
@@ -49,10 +51,16 @@ class CheckView:
     m: int
     unit: str
     p_value: float | None
+    adjusted: float | None
     positive_control: float | None
     attacker: str
     reference: str
     plot: IntervalPlot | None
+
+    @property
+    def decides(self) -> bool:
+        """Whether the run's verdict may rest on it."""
+        return self.verdict in {"pass", "fail", "inconclusive"} and SHOWN_ONLY not in self.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,12 @@ class RunView:
     steps: tuple[StepView, ...]
     checks: tuple[CheckView, ...]
 
+    @property
+    def deciding(self) -> tuple[CheckView, ...]:
+        """The first few checks that led to the verdict, or of all while there is none."""
+        led = [one for one in self.checks if one.decides and one.verdict == self.verdict]
+        return tuple(led if self.verdict else self.checks)[:MOST_CHECKS]
+
 
 def run_view(run: RunOut, checks: Sequence[Mapping[str, Any]], subject: str) -> RunView:
     """Return a run; `subject` names what it works on where it is no model."""
@@ -98,7 +112,7 @@ def run_view(run: RunOut, checks: Sequence[Mapping[str, Any]], subject: str) -> 
         seconds=run.actual_seconds,
         failure=run.failure,
         verdict=verdict,
-        summary=said.get("summary"),
+        summary=in_words(said.get("summary", ""), [one["name"] for one in checks]) or None,
         accepted_reason=run.accepted["reason"] if run.accepted else None,
         accepted_until=datetime.fromisoformat(run.accepted["due_at"]) if run.accepted else None,
         awaits_acceptance=run.state == "verifying"
@@ -154,11 +168,12 @@ def check_view(check: Mapping[str, Any], verdict: Mapping[str, Any]) -> CheckVie
         m=check["m"],
         unit=check["unit"],
         p_value=check.get("p_value"),
+        adjusted=judged.get("adjusted"),
         positive_control=check.get("positive_control"),
         attacker=THREAT_MODELS.get(check["threat_model"], check["threat_model"]),
         reference=check["reference"],
         plot=plot_interval(
-            words.family,
+            words.family if check["name"] in CHECKS else check.get("family", words.family),
             check["estimate"],
             check["low"],
             check["high"],

@@ -17,8 +17,8 @@ from app.dashboard.session import (
     open_session,
 )
 
-router = APIRouter(prefix="/dashboard")
-_PAGES: Final = re.compile(r"/dashboard(/(requests|certificates)/[0-9a-f-]{36})?")
+router = APIRouter(prefix="/dashboard", include_in_schema=False)
+_PAGES: Final = re.compile(r"/dashboard(/(requests|certificates|runs)/[0-9a-f-]{36})?")
 UNKNOWN_KEY: Final = "This is no valid API key. Copy it whole; it starts with lethe_."
 WRONG_ROLE: Final = "This API key's role may not use the dashboard; use one of the role dpo."
 
@@ -67,7 +67,7 @@ def sign_out(_sender: SenderDep) -> Response:
 
 
 @router.get("/static/{name}")
-def static(name: Literal["style.css", "icon.svg"]) -> Response:
+def static(name: Literal["style.css", "report.css", "icon.svg"]) -> Response:
     """Return a file that pages are dressed with."""
     return pages.static_file(name)
 

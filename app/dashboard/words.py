@@ -1,11 +1,12 @@
 """What methods, checks and states mean, in words for someone who is no engineer."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from app.core.lifecycle import RequestState
-from app.verification.rules import Family
+from app.verification.checks import Family
 from lethe import methods as registry
 
 
@@ -19,6 +20,12 @@ class CheckWords:
 
 
 _NEVER_SEEN: Final = "people whose records it was never trained on"
+_COIN: Final = "0.5 is as good as tossing a coin; far from it, either way, gives the person away."
+
+
+def _attack(title: str, what: str, family: Family = "membership") -> CheckWords:
+    return CheckWords(title, f"{what} {_COIN}", family)
+
 
 CHECKS: Final[Mapping[str, CheckWords]] = {
     "process": CheckWords(
@@ -27,17 +34,163 @@ CHECKS: Final[Mapping[str, CheckWords]] = {
         "unchanged and are not. It must be 0.",
         "process",
     ),
-    "loss_membership": CheckWords(
+    "certified_bound": CheckWords(
+        "Is the bound kept?",
+        "Counts parts of the model whose removals have spent more than the method's budget. It "
+        "must be 0.",
+        "process",
+    ),
+    "stored_bytes": CheckWords(
+        "Is anything left in files and stores?",
+        "Searches files, logs and backups for the records' ids, vectors and texts. It must be 0.",
+        "storage",
+    ),
+    "loss_membership": _attack(
         "Can the person be told apart?",
-        f"An attacker who sees the model's losses tells the person from {_NEVER_SEEN}. 0.5 is as "
-        "good as tossing a coin; far from it, either way, gives the person away.",
-        "membership",
+        f"An attacker who sees the model's losses tells the person from {_NEVER_SEEN}.",
+    ),
+    "zlib": _attack(
+        "Told apart, for how rich a text is",
+        "The model's loss on a text is set against how well the text can be compressed.",
+    ),
+    "min_k": _attack(
+        "Told apart by the least likely words",
+        "Looks at the words of a text that the model expected least.",
+    ),
+    "min_k_plus_plus": _attack(
+        "Told apart by surprising words",
+        "As by the least likely words, each set against what the model found likely there.",
+    ),
+    "extraction_strength": _attack(
+        "How soon does the text run on by itself?",
+        "How short a beginning is enough for the model to give the rest word by word.",
+        "extraction",
+    ),
+    "exact_memorisation": _attack(
+        "How many words does it know?",
+        "The share of words that the model would have said next by itself.",
+        "extraction",
+    ),
+    "target_rank": _attack(
+        "How near are the right words?",
+        "How far up the right words are among all that the model would say next.",
+        "extraction",
+    ),
+    "reference_loss": _attack(
+        "Told apart, beside other models",
+        "The loss is set against that of models that never saw the records.",
+    ),
+    "rmia": _attack(
+        "Told apart, record by record",
+        "Each record is set against many others and against models that never saw it (RMIA).",
+    ),
+    "lira": _attack(
+        "Told apart by models with and without",
+        "Asks which is likelier: a model that saw the record, or one that did not (LiRA).",
     ),
     "tail_test": CheckWords(
         "Does anyone stand out alone?",
         "Looks for a single person who still looks trained on, even where the average does not. "
         "A small p-value means that one does.",
         "tail",
+    ),
+    "sparse_test": CheckWords(
+        "Do a few stand out together?",
+        "Looks for a small share of people who still look trained on, too few to move an average. "
+        "A small p-value means that there are some.",
+        "sparse",
+    ),
+    "greedy_extraction": _attack(
+        "Does it complete the person's texts?",
+        "The model is given the beginning of a text and says the rest as it finds likeliest.",
+        "extraction",
+    ),
+    "sampled_extraction": _attack(
+        "Does it complete them in many tries?",
+        "The model is given the beginning of a text and says the rest many times, by chance.",
+        "extraction",
+    ),
+    "exposure": _attack(
+        "Do planted secrets come out?",
+        "How far up a planted secret is among all that could have stood in its place.",
+        "extraction",
+    ),
+    "relearning": _attack(
+        "Does it come back with a little training?",
+        "The model is trained for a few steps on other records, which brings back what was only "
+        "suppressed.",
+        "recovery",
+    ),
+    "quantised_int8": _attack(
+        "Does it come back in 8 bits?",
+        "The model's numbers are rounded to 8 bits, which undoes small changes.",
+        "recovery",
+    ),
+    "quantised_int4": _attack(
+        "Does it come back in 4 bits?",
+        "The model's numbers are rounded to 4 bits, which undoes small changes.",
+        "recovery",
+    ),
+    "in_context": _attack(
+        "Does it come back when reminded?",
+        "The model is given other records of the same person first.",
+        "recovery",
+    ),
+    "jailbreak_prompts": _attack(
+        "Do trick prompts bring it back?",
+        "The model is told, in several ways, to ignore that it should not know.",
+        "recovery",
+    ),
+    "paraphrased": _attack(
+        "Does it know it in other words?",
+        "The records are asked for in other words.",
+        "recovery",
+    ),
+    "translated": _attack(
+        "Does it know it in other languages?",
+        "The records are asked for in other languages.",
+        "recovery",
+    ),
+    "probe": _attack(
+        "Is it still inside, though unsaid?",
+        "A second, small model reads the inner state and looks for what training left there.",
+        "recovery",
+    ),
+    "prompted_baseline": CheckWords(
+        "How well would mere silence hide it?",
+        "The model from before, only told to pretend that it knows nothing: unlearning has to hide "
+        "the person better than that. 0.5 is as good as tossing a coin.",
+        "comparison",
+    ),
+    "blind_baseline": CheckWords(
+        "Do the two groups differ by themselves?",
+        "Tells the person's records from the others without any model. Where that works, an attack "
+        "may have seen the difference and no training. 0.5 is as good as tossing a coin.",
+        "shift",
+    ),
+    "index_search": CheckWords(
+        "Does a search still find it?",
+        "Searches an index at full depth for the records and for what is nearly the same. It must "
+        "be 0.",
+        "storage",
+    ),
+    "residual_fraction": CheckWords(
+        "How much is left, against training again?",
+        "What is left of the difference that the records made, against models trained without "
+        "them: 0 is nothing, 1 is all of it.",
+        "comparison",
+    ),
+    "auc_change": CheckWords(
+        "How far was the best attack pushed back?",
+        "The AUC of the attack that told the most, before and after, on the same people, with the "
+        "interval of its change.",
+        "comparison",
+    ),
+    "epsilon_bound": CheckWords(
+        "How much does the best attack prove?",
+        "What a guarantee of the kind “(ε, 0)” must allow at least, by that attack. 0 proves "
+        "nothing, neither a leak nor that there is none.",
+        "comparison",
     ),
     "forget_loss": CheckWords(
         "How well are the records known?",
@@ -53,6 +206,26 @@ CHECKS: Final[Mapping[str, CheckWords]] = {
     "utility_holdout": CheckWords(
         "Is the model as good on new people?",
         f"Change of accuracy on {_NEVER_SEEN}, from before to after.",
+        "utility",
+    ),
+    "utility_worst_group": CheckWords(
+        "Is it as good for every group?",
+        "Change of accuracy for the group of people that lost the most, from before to after.",
+        "utility",
+    ),
+    "utility_downstream": CheckWords(
+        "Is it as good at its own task?",
+        "Change of accuracy on a test that was given with the model, from before to after.",
+        "utility",
+    ),
+    "calibration": CheckWords(
+        "Is it as sure as it may be?",
+        f"How far its confidence is from how often it is right, on {_NEVER_SEEN}. 0 is best.",
+        "comparison",
+    ),
+    "utility_similar": CheckWords(
+        "Is the model as good on similar records?",
+        "Change of accuracy on the records most like the forgotten ones, from before to after.",
         "utility",
     ),
 }
@@ -110,6 +283,9 @@ ACCEPTANCE_NEEDED: Final = (
     "accept it with a reason and a dated promise to retrain exactly."
 )
 
+PROVES_NOTHING: Final = "proves nothing"
+"""Of an attack that did not find the records before unlearning either."""
+
 
 def method_words(name: str) -> str:
     """Return what a method does; one that has no words here is told as its registry tells it."""
@@ -123,3 +299,16 @@ def check_words(name: str) -> CheckWords:
     """Return a check's words; one that has none of its own keeps its name."""
     title = name.replace("_", " ").capitalize()
     return CHECKS.get(name, CheckWords(title, "Measured and shown.", "loss"))
+
+
+def in_words(summary: str, names: Iterable[str]) -> str:
+    """Return a verdict's summary with checks called by their titles instead of these names."""
+    # A process is spoken of without its check being meant.
+    titles = {one.replace("_", " "): check_words(one).title for one in names if one != "process"}
+    if not titles:
+        return summary
+    longest_first = sorted(titles, key=len, reverse=True)
+    named = "|".join(re.escape(one).replace(r"\ ", "[ _]") for one in longest_first)
+    return re.sub(
+        rf"\b(?:{named})\b", lambda found: f"“{titles[found[0].replace('_', ' ')]}”", summary
+    )

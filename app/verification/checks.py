@@ -190,7 +190,9 @@ def _judge_attack(check: Check, margins: Margins) -> CheckVerdict:
         if controlled:
             reason = f"{found}: not recovered; before unlearning the same attack found the records."
             return CheckVerdict(check.name, "pass", reason)
-        reason = f"{found}; it did not find the records before unlearning either, or was not tried."
+        reason = (
+            f"{found}; before unlearning it was not sure of the records either, or was not tried."
+        )
         return CheckVerdict(check.name, "reported", reason)
     within = f"0.5 ± {margins.membership:g}"
     if not (CHANCE - margins.membership <= low and high <= CHANCE + margins.membership):
@@ -200,8 +202,8 @@ def _judge_attack(check: Check, margins: Margins) -> CheckVerdict:
         reason = f"{found}, within {within}; the same attack found the records before unlearning."
         return CheckVerdict(check.name, "pass", reason)
     reason = (
-        f"{found}, within {within}, but the same attack did not find the records before unlearning "
-        "either, so it shows nothing. Needed: a stronger attack."
+        f"{found}, within {within}, but the same attack was not sure of the records before "
+        "unlearning either, so it shows nothing. Needed: a stronger attack."
     )
     return CheckVerdict(check.name, "inconclusive", reason)
 
@@ -213,8 +215,8 @@ def _judge_tail(check: Check, margins: Margins) -> CheckVerdict:
     needed = check.n / (TAIL_PART * margins.alpha)
     if check.m + 1 <= needed:
         reason = (
-            f"{finding}; a single one of them could not have been seen against {check.m}, which "
-            f"takes {needed:.0f}."
+            f"{finding}; one who stayed could not be surely seen against {check.m} never seen, "
+            f"which takes {needed:.0f}."
         )
         return CheckVerdict(check.name, "reported", reason)
     if succeeds(check.positive_control, margins):
@@ -224,7 +226,7 @@ def _judge_tail(check: Check, margins: Margins) -> CheckVerdict:
 
 
 def _judge_sparse(check: Check, margins: Margins) -> CheckVerdict:
-    finding = f"p {check.p_value:.3g} of {check.n} against {check.m}"
+    finding = f"p {check.p_value:.3g}, {check.n} against {check.m}"
     if succeeds(check.p_value, margins):
         return CheckVerdict(check.name, "fail", f"{finding}: some still look trained on.")
     power = check.details.get("power", 0.0)

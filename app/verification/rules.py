@@ -206,7 +206,7 @@ def _process_summary(guarantee: Guarantee, verdict: Verdict, attacked: Sequence[
         "fail": f"The process does not hold: the model cannot be called {guarantee}.",
         "inconclusive": f"No process check was recorded, so the run cannot be called {guarantee}.",
     }[verdict]
-    if not attacked:
+    if not attacked or verdict == "fail":
         return summary
     return (
         f"{summary} Shown, not decisive: {', '.join(attacked)} told the records from the holdout;"
@@ -217,8 +217,7 @@ def _process_summary(guarantee: Guarantee, verdict: Verdict, attacked: Sequence[
 def _statistics_summary(
     verdict: Verdict, decided: Sequence[CheckVerdict], missing: Sequence[str], margins: Margins
 ) -> str:
-    named = [check.name.replace("_", " ") for check in decided if check.verdict == verdict]
-    names = ", ".join(named)
+    names = ", ".join(check.name for check in decided if check.verdict == verdict)
     limits = f"margin {margins.membership:g}, alpha {margins.alpha:g}"
     if verdict == "pass":
         return f"Not recovered by these attacks at this power ({limits})."

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.supervisor.local import LocalLethe
+from demo import evidence as demo_evidence
 from demo import offline
 from demo import screens as demo_screens
 from demo.job import (
@@ -126,11 +127,12 @@ class Story:
         with self._bars() as bars:
             runs = await_verdicts(dpo, request_id, bars)
         (run,) = runs.values()
-        for losses in demo_screens.unlearned_losses(run):
+        for losses in demo_evidence.unlearned_losses(run):
             self._say(losses)
-        evidence = dpo.evidence(run["id"])
-        self._note(demo_screens.verdict_line(job.MODEL, evidence["verdict"]))
-        self._show(demo_screens.evidence_table(evidence))
+        answer = dpo.evidence(run["id"])
+        self._note(demo_evidence.verdict_line(job.MODEL, answer))
+        self._show(demo_evidence.evidence_table(answer))
+        self._note(demo_evidence.attempts(answer, run))
         if undecided(run):
             due_at = accept_verdict(dpo, request_id, ACCEPTANCE)
             self._note("Too little evidence is never a pass. The officer accepts it, with a date:")
@@ -154,7 +156,7 @@ class Story:
         with self._bars() as bars:
             job.await_kept(dpo, request_id, bars)
         run = job.run_of_model(dpo, request_id)
-        self._note(demo_screens.verdict_line(job.MODEL, dpo.evidence(run["id"])["verdict"]))
+        self._note(demo_evidence.verdict_line(job.MODEL, dpo.evidence(run["id"])))
         self._measure(attack, "retrained", run)
 
     def _certify(self, request_id: str, revision: int) -> JsonObject:

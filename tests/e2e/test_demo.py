@@ -80,6 +80,13 @@ def test_it_tells_the_whole_job_with_its_port_taken_and_again_until_ctrl_c(var: 
     assert json.loads((papers / "certificate.json").read_text())["mediaType"]
     assert verify(papers, "certificate.json") == 0
     assert verify(papers, "forged.json") == 1
+    for model in ("digits-sisa", "patients-net", "notes-lm"):
+        assert f"report-{model}.pdf" in told
+        assert (papers / f"report-{model}.pdf").read_bytes().startswith(b"%PDF-")
+    assert "/dashboard/runs/" in told
+    assert "attacks were tried." in told
+    assert "names no downstream test" in " ".join(told.split())
+    assert "On this person alone: inconclusive" in told
 
     again = start(var)
     assert again.stdout is not None

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pypdf import PdfReader
 
 from app.core.clock import utc_now
 from app.supervisor.local import local_lethe
@@ -192,6 +193,42 @@ def test_exact_methods_passed_and_the_approximate_one_was_accepted(
     unlearned = language["steps"][0]["result"]
     assert unlearned["status"] == "reached"
     assert unlearned["forget_loss"][1] <= unlearned["holdout_loss"]
+
+
+def test_the_language_model_is_attacked_in_every_way_that_its_policy_lets(
+    service: Service, done: Job
+) -> None:
+    run = done.runs[f"{done.named('notes-lm')}@1"]
+    evidence = service.callers.auditor.evidence(run["id"])
+    made = {one["name"] for one in evidence["checks"]}
+    assert made >= {
+        *("loss_membership", "zlib", "min_k", "min_k_plus_plus", "target_rank"),
+        *("exact_memorisation", "extraction_strength", "greedy_extraction", "sampled_extraction"),
+        *("quantised_int8", "quantised_int4", "relearning", "in_context", "jailbreak_prompts"),
+        *("probe", "prompted_baseline", "tail_test", "sparse_test", "utility_similar"),
+    }
+    missed = {
+        one["name"]: one["reason"]
+        for step in run["steps"]
+        for one in (step["result"] or {}).get("not_run", [])
+    }
+    assert set(missed) >= {"translated", "paraphrased", "downstream", "blind_baseline"}
+    assert all(missed.values())
+    (own,) = evidence["verdict"]["subjects"]
+    assert (own["request"], own["verdict"]) == (done.request["id"], "inconclusive")
+
+
+def test_an_auditor_takes_the_report_of_each_run(
+    service: Service, done: Job, tmp_path: Path
+) -> None:
+    auditor = service.callers.auditor
+    for run in done.runs.values():
+        report = offline.collect_report(auditor, run["id"], run["model"], tmp_path)
+        assert report.name == f"report-{run['model']}.pdf"
+        text = " ".join(page.extract_text() for page in PdfReader(report).pages)
+        assert run["verdict"]["verdict"] in text
+        for said in (done.person.person_id, done.person.email, done.person.name):
+            assert said not in text
 
 
 def test_every_deployment_serves_the_new_version_and_the_old_one_is_destroyed(

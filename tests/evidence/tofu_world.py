@@ -25,7 +25,6 @@ from workers.attacks.prompts import OfText
 from workers.attacks.suite import Part, Parts, Plan, References
 from workers.evidence.battery import Limits
 from workers.evidence.membership import Scored
-from workers.evidence.statistics import subject_means
 from workers.evidence.text import min_k
 from workers.evidence.tofu import truth_ratio
 from workers.evidence.types import Evidence
@@ -202,12 +201,6 @@ def digests(part: Part) -> set[bytes]:
 
 
 # The benchmarks' own figures.
-
-
-def author_losses(world: World, name: Name) -> Rows:
-    """Mean loss of each of the forgotten authors, nats: (authors,)."""
-    part = world.parts.forget
-    return subject_means(world.models[name].losses(part.examples).double().numpy(), part.subjects)
 
 
 def truth_ratios(world: World, name: Name) -> Rows:

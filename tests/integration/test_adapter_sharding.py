@@ -1,44 +1,47 @@
 """Adapters per shard: switched off at once where they have seen a person, trained again later."""
 
 import json
+from collections import Counter
 
 import pytest
 from sqlalchemy import select
 
 from app.core.security import Role
 from app.models import ModelSlice, ModelVersion
-from tests.integration.town import Json, Town
+from tests.integration.town import Json, Town, TrainedOn
 from tests.integration.worlds import LANGUAGE, notes
 
 ADAPTERS: Json = LANGUAGE | {
     "lora": {"r": 4, "alpha": 8, "target_modules": ["c_attn", "c_fc"]},
     "training": {"epochs": 4, "batch_size": 8, "learning_rate": 3e-3},
 }
-PEOPLE = 24
+# So many that every slice has somebody, and the last slice of some shard several.
+PEOPLE = 40
 
 
 @pytest.fixture
 def trained(town: Town) -> Town:
     town.dataset("notes", notes(PEOPLE))
-    town.model("lm", "notes", "causal_lm", ADAPTERS, shards=3, slices=2)
+    town.model("lm", "notes", "causal_lm", ADAPTERS, shards=3, slices=2, holdout_share=0)
     return town
 
 
-def hit(town: Town, first_slice: int) -> tuple[str, int]:
-    """Somebody whose records begin in that slice, and their shard."""
-    for number in range(PEOPLE):
-        address = f"person{number}@example.org"
-        wanted = {"identifiers": [{"type": "email", "value": address}]}
-        found = town.ok(Role.DPO, "POST", "/v1/lineage/trace", wanted)["models"]
-        if found and found[0]["shards"][0]["first_slice"] == first_slice:
-            return address, found[0]["shards"][0]["shard"]
-    raise AssertionError("nobody's records begin in that slice")
+def in_the_last_slice(town: Town) -> TrainedOn:
+    """Somebody in a last slice with others, and with somebody in the slice before."""
+    people = town.trained_on("lm", PEOPLE)
+    inhabitants = Counter((one.shard, one.slice) for one in people)
+    return next(
+        one
+        for one in people
+        if one.slice == 1 and inhabitants[one.shard, 1] > 1 and inhabitants[one.shard, 0]
+    )
 
 
 def test_the_adapter_is_off_before_anything_is_computed(trained: Town) -> None:
     town = trained
-    address, shard = hit(town, 1)
-    request_id = town.ask(("email", address))["id"]
+    somebody = in_the_last_slice(town)
+    shard = somebody.shard
+    request_id = town.ask(somebody.email)["id"]
     plan = town.ok(Role.DPO, "GET", f"/v1/erasure-requests/{request_id}/plan")
     (action,) = (one for one in plan["actions"] if one["kind"] == "model_version")
     assert (action["method"], action["guarantee"]) == ("adapter_sharding", "exact")
@@ -57,15 +60,16 @@ def test_the_adapter_is_off_before_anything_is_computed(trained: Town) -> None:
 
 def test_it_is_certified_exact_and_trained_again_without_the_person(trained: Town) -> None:
     town = trained
-    address, shard = hit(town, 1)
+    somebody = in_the_last_slice(town)
+    shard = somebody.shard
     clean = slices(town, 1)[shard, 0]
-    request = town.erase(("email", address))
+    request = town.erase(somebody.email)
     assert request["state"] == "completed"
     (action,) = (one for one in request["actions"] if one["kind"] == "model_version")
     run = town.run(action["run"])
     assert run["verdict"]["verdict"] == "pass"
     assert run["verdict"]["by"] == "process"
-    assert address not in json.dumps(run)
+    assert somebody.email[1] not in json.dumps(run)
 
     # The rest of the shard is trained on again, from the slice before, and takes its place.
     runs = town.ok(Role.ENGINEER, "GET", "/v1/runs")["items"]
@@ -80,15 +84,14 @@ def test_it_is_certified_exact_and_trained_again_without_the_person(trained: Tow
     assert now[shard, 0] == clean
     assert now[shard, 1] not in {None, clean}
     assert town.version("lm", 1)["state"] == town.version("lm", 2)["state"] == "destroyed"
-    wanted = {"identifiers": [{"type": "email", "value": address}]}
-    assert town.ok(Role.DPO, "POST", "/v1/lineage/trace", wanted)["models"] == []
+    assert town.trace(somebody.email)["models"] == []
 
 
 def test_where_nothing_would_be_left_the_shard_is_trained_again_at_once(town: Town) -> None:
     town.dataset("notes", notes(PEOPLE))
-    town.model("lm", "notes", "causal_lm", ADAPTERS, slices=2)
-    address, _ = hit(town, 0)
-    request = town.erase(("email", address))
+    town.model("lm", "notes", "causal_lm", ADAPTERS, slices=2, holdout_share=0)
+    somebody = next(one for one in town.trained_on("lm", PEOPLE) if one.slice == 0)
+    request = town.erase(somebody.email)
     assert request["state"] == "completed"
     (action,) = (one for one in request["actions"] if one["kind"] == "model_version")
     assert town.run(action["run"])["method"] == "sisa"

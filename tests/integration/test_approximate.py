@@ -16,6 +16,8 @@ from tests.integration.town import Json, Town
 from tests.integration.worlds import LANGUAGE, notes
 
 LATER = utc_now() + timedelta(days=60)
+# So many that some are trained on and some held out, whatever the dataset's key.
+PEOPLE = 24
 POLICY = {"exact_not_before": LATER.isoformat()}
 
 
@@ -27,19 +29,14 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def trained(town: Town) -> Town:
-    town.dataset("notes", notes(20))
-    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=POLICY, holdout_share=0.4)
+    town.dataset("notes", notes(PEOPLE))
+    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=POLICY, holdout_share=0.5)
     return town
 
 
 def somebody(town: Town) -> str:
     """The e-mail of somebody whom the model was trained on."""
-    for number in range(20):
-        address = f"person{number}@example.org"
-        found = town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [email(address)]})
-        if found["models"]:
-            return address
-    raise AssertionError("the model was trained on nobody")
+    return town.trained_on("lm", PEOPLE)[0].email[1]
 
 
 def email(address: str) -> Json:
@@ -186,7 +183,7 @@ def test_training_after_an_erasure_leaves_the_person_out(
         "/v1/datasets/notes/versions",
         {
             "version": "again",
-            "uri": town.write_jsonl("again", notes(20)),
+            "uri": town.write_jsonl("again", notes(PEOPLE)),
             "format": "jsonl",
         }
         | collected,
@@ -231,9 +228,9 @@ def test_every_method_of_steps_is_run_here() -> None:
 def test_every_approximate_method_runs_where_policy_names_it(
     town: Town, method: str, parameters: Json
 ) -> None:
-    town.dataset("notes", notes(20))
+    town.dataset("notes", notes(PEOPLE))
     policy = {"allowed_methods": [method], "method_parameters": {method: parameters}}
-    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.4)
+    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.5)
     request = town.erase(("email", somebody(town)))
     action = model_action(request)
     assert action["method"] == method

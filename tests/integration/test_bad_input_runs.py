@@ -37,16 +37,6 @@ def index(town: Town) -> dict[str, Any]:
     return town.run(run["id"])
 
 
-def trained_on(town: Town, people: int) -> tuple[str, str]:
-    """Somebody whom a model was trained on: who is held out depends on the dataset's key."""
-    for person in range(people):
-        email = {"type": "email", "value": f"person{person}@example.org"}
-        found = town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [email]})
-        if found["models"]:
-            return email["type"], email["value"]
-    raise AssertionError("everybody is held out")
-
-
 def state_of_version(town: Town) -> str:
     shown = town.ok(Role.ENGINEER, "GET", "/v1/datasets/d/versions/1")
     return str(shown["state"])
@@ -88,7 +78,7 @@ def test_a_damaged_dataset_is_named_and_not_quoted(town: Town, content: str, nee
 
 def test_a_dataset_is_indexed_once_and_only_then_trained_on(town: Town) -> None:
     register(town, town.write_jsonl("d", points(6)))
-    model = {"name": "m", "recipe": "classifier", "parameters": CLASSIFIER}
+    model = {"name": "m", "recipe": "classifier", "parameters": CLASSIFIER, "holdout_share": 0}
     town.ok(Role.ENGINEER, "POST", "/v1/models", model)
     wanted = {"inputs": [{"dataset": "d", "version": "1"}]}
     problem = town.refused(Role.ENGINEER, 409, "POST", "/v1/models/m/train", wanted)
@@ -151,7 +141,8 @@ def test_a_recipe_that_does_not_fit_the_data_fails_its_run_and_changes_nothing_s
     town: Town, change: dict[str, object], named: str
 ) -> None:
     town.dataset("d", points(4))
-    model = {"name": "m", "recipe": "classifier", "parameters": CLASSIFIER | change}
+    parameters = CLASSIFIER | change
+    model = {"name": "m", "recipe": "classifier", "parameters": parameters, "holdout_share": 0}
     town.ok(Role.ENGINEER, "POST", "/v1/models", model)
     run = town.train("m", "d")
     assert run["state"] == "failed"
@@ -166,16 +157,16 @@ def test_a_recipe_that_does_not_fit_the_data_fails_its_run_and_changes_nothing_s
 def test_a_lost_model_file_fails_the_erasure_and_a_retry_completes_it(
     town: Town, tmp_path: Path
 ) -> None:
-    # Forty, so that some are held out whatever the dataset's key is: the checks need them.
+    # Forty, so that some are held out whatever the dataset's key is: the method needs them.
     town.dataset("d", points(40, each=1))
     # Approximate only: gradient ascent starts from the weights that are served.
     policy = {"allowed_methods": ["gradient_ascent"], "retraining_every_days": 20}
-    town.model("m", "d", "classifier", CLASSIFIER, policy=policy)
+    town.model("m", "d", "classifier", CLASSIFIER, policy=policy, holdout_share=0.5)
     before = served(town)
     store = tmp_path / "artifacts"
     shutil.move(store, tmp_path / "lost")
 
-    request = town.erase(trained_on(town, 40))
+    request = town.erase(town.trained_on("m", 40)[0].email)
 
     assert request["state"] == "failed"
     assert "store" in told(request["failure"])

@@ -48,12 +48,6 @@ def customer(person: str) -> tuple[str, str]:
     return "customer_id", person
 
 
-def trace(town: Town, *identifiers: tuple[str, str]) -> Json:
-    body = {"identifiers": [{"type": t, "value": v} for t, v in identifiers]}
-    found: Json = town.ok(Role.DPO, "POST", "/v1/lineage/trace", body)
-    return found
-
-
 def approve_only(town: Town, request_id: str) -> None:
     town.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request_id}/approve", {})
 
@@ -293,7 +287,7 @@ def test_rows_that_come_back_without_the_identifier_asked_with_are_left_out(
     run = town.ok(Role.ENGINEER, "POST", "/v1/models/m/train", inputs)
     town.settle()
     assert town.run(run["id"])["state"] == "done"
-    assert trace(town, customer("C003"))["models"] == []
+    assert town.trace(customer("C003"))["models"] == []
 
 
 def test_what_was_made_from_a_version_that_is_gone_is_still_found(trained: Town) -> None:
@@ -327,7 +321,7 @@ def test_a_version_trained_elsewhere_is_replaced_whole_or_named(town: Town, shar
     town.ok(Role.ENGINEER, "POST", "/v1/models/m/versions", inputs)
     town.ok(Role.ENGINEER, "POST", "/v1/deployments", {"name": "live", "model": "m"})
     for number in range(12):
-        assert trace(town, customer(f"C{number:03d}"))["models"]
+        assert town.trace(customer(f"C{number:03d}"))["models"]
     request = town.erase(customer("C003"))
     assert request["state"] == "completed", request["failure"]
     (deployment,) = town.ok(Role.ENGINEER, "GET", "/v1/deployments")
@@ -349,7 +343,7 @@ def test_data_that_is_indexed_while_a_request_is_open_is_erased_from_too(trained
     town.ok(Role.ENGINEER, "POST", "/v1/datasets/d/versions/2/index")
     town.settle()
     assert town.request(request)["state"] == "completed"
-    assert trace(town, customer("C001")) == NOWHERE
+    assert town.trace(customer("C001")) == NOWHERE
     assert "C001" not in "".join(data_files(town))
 
 
@@ -435,7 +429,7 @@ def test_a_training_that_fails_after_an_approval_is_not_served_half(trained: Tow
     with town.database.transaction() as session:
         slices = {one.object_digest for one in session.scalars(select(ModelSlice))}
         assert slices
-    assert trace(town, customer("C001")) == NOWHERE
+    assert town.trace(customer("C001")) == NOWHERE
 
 
 def measures_the_second(town: Town, bell: Bell) -> bool:
@@ -588,14 +582,9 @@ def settings(settings: Settings) -> Settings:
 def test_a_promise_is_kept_by_one_run_and_its_lost_bell_is_rung_again(town: Town) -> None:
     later = (utc_now() + timedelta(days=60)).isoformat()
     policy = {"exact_not_before": later}
-    town.dataset("notes", notes(20))
-    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.4)
-    person = next(
-        f"C{number:03d}"
-        for number in range(20)
-        if trace(town, customer(f"C{number:03d}"))["models"]
-    )
-    request = town.erase(customer(person))["id"]
+    town.dataset("notes", notes(24))
+    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.5)
+    request = town.erase(town.trained_on("lm", 24)[0].customer)["id"]
     body = {"reason": "no stronger method in time", "commitment_due_at": later}
     town.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request}/accept", body)
     town.settle()

@@ -33,21 +33,10 @@ def told(problem: Mapping[str, Any]) -> str:
     return f"{problem['detail']} {problem['advice']}"
 
 
-def somebody(town: Town, people: int) -> tuple[str, str]:
-    """The e-mail of somebody whom the model was trained on, alone in a shard if anybody is."""
-    shards: dict[str, int] = {}
-    for person in range(people):
-        address = {"type": "email", "value": f"person{person}@example.org"}
-        found = town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [address]})
-        if found["models"]:
-            shards[address["value"]] = found["models"][0]["shards"][0]["shard"]
-    return "email", min(shards, key=lambda one: list(shards.values()).count(shards[one]))
-
-
-def erase_and_fail(town: Town, people: int) -> Json:
+def erase_and_fail(town: Town, somebody: tuple[str, str]) -> Json:
     """Ask for somebody's erasure, see it fail and the served version stay; return why."""
     before = town.ok(Role.ENGINEER, "GET", "/v1/deployments")
-    request = town.erase(somebody(town, people))
+    request = town.erase(somebody)
     assert request["state"] == "failed"
     assert town.ok(Role.ENGINEER, "GET", "/v1/deployments") == before
     assert town.version("m", 1)["state"] == "live"
@@ -66,7 +55,7 @@ def retried(town: Town) -> Json:
 
 def test_more_memory_than_there_is(town: Town) -> None:
     town.dataset("d", notes(6))
-    town.model("m", "d", "causal_lm", LANGUAGE)
+    town.model("m", "d", "causal_lm", LANGUAGE, holdout_share=0)
     before = town.ok(Role.ENGINEER, "GET", "/v1/deployments")
     # 13 TB of weights in one matrix.
     config = {"model_type": "gpt2", "n_layer": 1, "n_head": 1, "n_embd": 2**20, "n_positions": 64}
@@ -79,9 +68,11 @@ def test_more_memory_than_there_is(town: Town) -> None:
 
 def test_nothing_to_retain(town: Town) -> None:
     town.dataset("d", points(6, each=1))
-    # So many shards that somebody is alone in theirs.
-    town.model("m", "d", "classifier", CLASSIFIER, shards=32, policy=APPROXIMATE)
-    assert "retain set" in told(erase_and_fail(town, 6))
+    alone, shards = town.alone_in_a_shard("d", 6)
+    town.model(
+        "m", "d", "classifier", CLASSIFIER, shards=shards, policy=APPROXIMATE, holdout_share=0
+    )
+    assert "retain set" in told(erase_and_fail(town, ("customer_id", alone)))
 
 
 @pytest.fixture
@@ -103,17 +94,17 @@ def test_a_missing_base_model(town: Town, base_folder: Path) -> None:
     }
     town.model("m", "d", "causal_lm", based)
     away = base_folder.rename(base_folder.with_name("away"))
-    assert "folder" in told(erase_and_fail(town, 20))
+    assert "folder" in told(erase_and_fail(town, town.trained_on("m", 20)[0].email))
     shutil.move(away, base_folder)
     assert retried(town)["state"] == "completed"
 
 
 def test_no_finite_number_at_the_first_step(town: Town) -> None:
-    town.dataset("d", notes(20))
+    town.dataset("d", notes(24))
     overflow = {"rmu": {"layer": "transformer.h.0", "steering": 1e30, "max_steps": 3}}
     policy = {"allowed_methods": ["rmu"], "method_parameters": overflow}
-    town.model("m", "d", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.4)
-    erase_and_fail(town, 20)
+    town.model("m", "d", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.5)
+    erase_and_fail(town, town.trained_on("m", 24)[0].email)
     (run,) = (
         town.run(one["id"])
         for one in town.ok(Role.ENGINEER, "GET", "/v1/runs")["items"]
@@ -128,7 +119,7 @@ def test_no_finite_number_at_the_first_step(town: Town) -> None:
 
 def test_weights_of_another_architecture(town: Town) -> None:
     town.dataset("d", points(40, each=1))
-    town.model("m", "d", "classifier", CLASSIFIER, policy=APPROXIMATE)
+    town.model("m", "d", "classifier", CLASSIFIER, policy=APPROXIMATE, holdout_share=0.5)
     wider = CLASSIFIER | {"hidden": [9]}
     town.model("other", "d", "classifier", wider, deployed=False)
     with town.database.transaction() as session:
@@ -144,18 +135,18 @@ def test_weights_of_another_architecture(town: Town) -> None:
             .where(ModelSlice.model_version_id == mine.model_version_id)
             .values(object_digest=digest)
         )
-    assert "does not fit the model" in told(erase_and_fail(town, 40))
+    assert "does not fit the model" in told(erase_and_fail(town, town.trained_on("m", 40)[0].email))
 
 
 def test_a_corrupt_checkpoint(town: Town) -> None:
     town.dataset("d", points(40, each=1))
-    town.model("m", "d", "classifier", CLASSIFIER, policy=APPROXIMATE)
+    town.model("m", "d", "classifier", CLASSIFIER, policy=APPROXIMATE, holdout_share=0.5)
     with town.database.transaction() as session:
         (stored,) = session.scalars(select(ModelSlice.object_digest))
     file = next((town.folder.parent / "artifacts").rglob(f"*{stored}*"))
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    failure = erase_and_fail(town, 40)
+    failure = erase_and_fail(town, town.trained_on("m", 40)[0].email)
     assert "digest" in told(failure) or "corrupt" in failure["type"]
     file.write_bytes(whole)
     assert retried(town)["state"] in {"verifying", "completed"}

@@ -23,7 +23,7 @@ from app.execution.rules import Claim
 from app.manifest.rules import TrainShardJob, UnlearnJob
 from app.models import AuditLeaf, AuditPending, Checkpoint, ModelSlice, ModelVersion, Run, Step
 from app.supervisor.commands import worker_command
-from tests.integration.town import Town
+from tests.integration.town import Town, TrainedOn
 from tests.integration.worlds import CLASSIFIER, LANGUAGE, notes, points
 from workers.artifacts import ArtifactStore
 from workers.jobs import job_of
@@ -34,7 +34,8 @@ from workers.steps.unlearn import unlearn
 LEASE_SECONDS = 2.0
 # Long enough that a slice takes about a second, so that there is a middle to be killed in.
 SLOW = CLASSIFIER | {"training": {"epochs": 300, "batch_size": 1}}
-PEOPLE, SHARDS, SLICES = 8, 2, 3
+# So many that they are spread over slices, trained on and held out, whatever the dataset's key.
+PEOPLE, SHARDS, SLICES = 24, 2, 3
 
 
 @pytest.fixture
@@ -108,22 +109,18 @@ def wait_for(done: Callable[[], bool], seconds: float, what: str) -> None:
 class RemoteTown(Town):
     """A town whose compute steps go through the broker to real workers."""
 
-    def somebody_not_in_the_last_slice(self) -> str:
-        """A person whose erasure trains two slices at least, so that there is a middle."""
-        for number in range(PEOPLE):
-            person = {"type": "customer_id", "value": f"C{number:03d}"}
-            found = self.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [person]})
-            if found["models"][0]["shards"][0]["first_slice"] < SLICES - 1:
-                return person["value"]
-        raise AssertionError("everybody is in the last slice")
+    def before_the_last_slice(self) -> TrainedOn:
+        """A person whose erasure trains slices with several others after their own.
 
-    def somebody_trained_on(self, people: int) -> str:
-        """A person whom the model was trained on."""
-        for number in range(people):
-            person = {"type": "customer_id", "value": f"C{number:03d}"}
-            if self.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [person]})["models"]:
-                return person["value"]
-        raise AssertionError("everybody is held out")
+        So that there is a middle to be killed in.
+        """
+        people = self.trained_on("m", PEOPLE)
+
+        def after(somebody: TrainedOn) -> int:
+            shard, piece = somebody.shard, somebody.slice
+            return sum(one.shard == shard and one.slice > piece for one in people)
+
+        return max(people, key=after)
 
     def unlearned(self) -> dict[str, Any] | None:
         """Sweep and pump; return what the approximate method's step brought, once it did."""
@@ -132,8 +129,8 @@ class RemoteTown(Town):
         with self.database.transaction() as session:
             return session.scalars(select(Step.result).where(Step.kind == "unlearn")).one()
 
-    def start_erasure(self, person: str) -> str:
-        request = self.ask(("customer_id", person))
+    def start_erasure(self, somebody: TrainedOn) -> str:
+        request = self.ask(somebody.customer)
         self.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request['id']}/approve", {})
         return str(request["id"])
 
@@ -175,7 +172,7 @@ def empty_town(
 @pytest.fixture
 def remote_town(empty_town: RemoteTown) -> RemoteTown:
     town = empty_town
-    town.dataset("d", points(PEOPLE, 6))
+    town.dataset("d", points(PEOPLE, 2))
     town.model("m", "d", "classifier", SLOW, shards=SHARDS, slices=SLICES, holdout_share=0)
     return town
 
@@ -197,7 +194,7 @@ def test_a_run_survives_a_kill_to_the_same_bits(
 ) -> None:
     town, log = remote_town, tmp_path / "worker.log"
     old, stored = bits(town, 1), town.checkpoints()
-    request_id = town.start_erasure(town.somebody_not_in_the_last_slice())
+    request_id = town.start_erasure(town.before_the_last_slice())
     town.pump()
     with compute_worker(town.settings, log) as first:
         # In the middle: at least one slice of the new shard is stored and another is in work.
@@ -244,10 +241,10 @@ def test_an_approximate_run_survives_a_kill_to_the_same_bits(
         "allowed_methods": ["gradient_ascent"],
         "method_parameters": {"gradient_ascent": slow},
     }
-    town.dataset("notes", notes(20))
-    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.4)
+    town.dataset("notes", notes(PEOPLE))
+    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.5)
     stored = town.checkpoints()
-    town.start_erasure(town.somebody_trained_on(20))
+    town.start_erasure(town.trained_on("lm", PEOPLE)[0])
     town.pump()
     with compute_worker(town.settings, log) as first:
         wait_for(lambda: town.checkpoints() > stored, 60, "the first checkpoint")

@@ -9,6 +9,8 @@ from app.core.security import Role
 from tests.integration.town import Json, Town
 from tests.integration.worlds import LANGUAGE, notes
 
+# So many that some are trained on and some held out, whatever the dataset's key.
+PEOPLE = 24
 LADDER = ["gradient_ascent", "npo", "fine_tune"]
 POLICY: Json = {
     "allowed_methods": LADDER,
@@ -19,21 +21,15 @@ POLICY: Json = {
 
 @pytest.fixture
 def trained(town: Town) -> Town:
-    town.dataset("notes", notes(12))
+    town.dataset("notes", notes(PEOPLE))
     short = LANGUAGE | {"training": LANGUAGE["training"] | {"epochs": 4}}
-    # One shard with everybody, so whoever is asked for was trained on or held out.
-    town.model("lm", "notes", "causal_lm", short, policy=POLICY, holdout_share=0.4)
+    town.model("lm", "notes", "causal_lm", short, policy=POLICY, holdout_share=0.5)
     return town
 
 
 def somebody(town: Town) -> tuple[str, str]:
     """Somebody whom the model was trained on."""
-    for number in range(12):
-        one = ("email", f"person{number}@example.org")
-        body = {"identifiers": [{"type": one[0], "value": one[1]}]}
-        if town.ok(Role.DPO, "POST", "/v1/lineage/trace", body)["models"]:
-            return one
-    raise AssertionError("the model was trained on nobody")
+    return town.trained_on("lm", PEOPLE)[0].email
 
 
 def planned(town: Town, request_id: str) -> Json:

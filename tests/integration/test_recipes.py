@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.core.security import Role
 from lethe.recipes import RECIPES
-from tests.integration.test_sisa_exactness import from_scratch, place_of, slices_of
+from tests.integration.test_sisa_exactness import from_scratch, slices_of
 from tests.integration.town import Json, Town
 from tests.integration.worlds import CLASSIFIER, LANGUAGE, Row, notes, points
 
@@ -47,25 +46,15 @@ def test_a_shard_trained_again_is_the_one_that_never_saw_the_person(
     everyone = rows()
     town.dataset("d", everyone)
     town.model("m", "d", recipe, parameters, shards=SHARDS, slices=SLICES, policy=SISA)
-    person = trained_on(town)
-    request = town.erase(("customer_id", person))
+    somebody = town.trained_on("m", PEOPLE)[0]
+    request = town.erase(somebody.customer)
     assert request["state"] == "completed"
     (action,) = (one for one in request["actions"] if one["kind"] == "model_version")
     run = town.run(action["run"])
     assert (run["method"], run["verdict"]["verdict"]) == ("sisa", "pass")
 
-    shard, _ = place_of(town, "d", person, SHARDS, SLICES)
-    never = [row for row in everyone if row["person"] != person]
-    fresh = from_scratch(town, never, tmp_path, shard)
+    never = [row for row in everyone if row["person"] != somebody.customer[1]]
+    fresh = from_scratch(town, never, tmp_path, somebody.shard)
     served = slices_of(town, "m", 2)
     for one in fresh["slices"]:
-        assert served[shard, one["slice"]].object_digest == one["object_digest"]
-
-
-def trained_on(town: Town) -> str:
-    """Somebody whom the model was trained on."""
-    for number in range(PEOPLE):
-        person = {"type": "customer_id", "value": f"C{number:03d}"}
-        if town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [person]})["models"]:
-            return person["value"]
-    raise AssertionError("everybody is held out")
+        assert served[somebody.shard, one["slice"]].object_digest == one["object_digest"]

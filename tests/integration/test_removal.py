@@ -16,12 +16,7 @@ PEOPLE = 30
 
 def somebody(town: Town) -> tuple[str, str]:
     """Somebody whom the model was trained on."""
-    for person in range(PEOPLE):
-        address = {"type": "email", "value": f"person{person}@example.org"}
-        found = town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [address]})
-        if found["models"]:
-            return "email", address["value"]
-    raise AssertionError("everybody is held out")
+    return town.trained_on("m", PEOPLE)[0].email
 
 
 def of_the_model(request: Json) -> Json:

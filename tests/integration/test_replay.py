@@ -141,20 +141,7 @@ def test_what_no_replay_can_show_is_refused(town: Town, erased: Json) -> None:
         "method_parameters": {"fine_tune": {"max_steps": 1}},
     }
     town.model("n", "d", "classifier", CLASSIFIER, holdout_share=0.3, policy=policy)
-    trained_on = next(
-        email
-        for email in (f"person{number}@example.org" for number in range(12))
-        if any(
-            one["model"] == "n"
-            for one in town.ok(
-                Role.DPO,
-                "POST",
-                "/v1/lineage/trace",
-                {"identifiers": [{"type": "email", "value": email}]},
-            )["models"]
-        )
-    )
-    request = town.erase(("email", trained_on))
+    request = town.erase(town.trained_on("n", 12)[0].email)
     made = {one["artifact"]: one["run"] for one in request["actions"]}
     approximate = town.run(made["n@1"])
     assert approximate["guarantee"] == "approximate"

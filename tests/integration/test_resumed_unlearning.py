@@ -19,6 +19,8 @@ from workers.jobs import job_of
 from workers.steps import Desk, Result
 from workers.steps.unlearn import unlearn
 
+# So many that some are trained on and some held out, whatever the dataset's key.
+PEOPLE = 24
 LATER = utc_now() + timedelta(days=60)
 
 
@@ -33,16 +35,10 @@ def settings(settings: Settings) -> Settings:
 
 def unlearning(town: Town, method: str, parameters: Json) -> UnlearnJob:
     """Ask for somebody's erasure and stop before the worker does its part; return its job."""
-    town.dataset("notes", notes(20))
+    town.dataset("notes", notes(PEOPLE))
     policy = {"allowed_methods": [method], "method_parameters": {method: parameters}}
-    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.4)
-    everybody = [{"type": "email", "value": f"person{person}@example.org"} for person in range(20)]
-    somebody = next(
-        one
-        for one in everybody
-        if town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [one]})["models"]
-    )
-    request = town.ask(("email", somebody["value"]))
+    town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.5)
+    request = town.ask(town.trained_on("lm", PEOPLE)[0].email)
     town.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request['id']}/approve", {})
     while rung := [one for one in town.doorbell.bells if one.task != "run_step"]:
         town.doorbell.bells.remove(rung[0])

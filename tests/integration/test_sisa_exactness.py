@@ -1,7 +1,6 @@
 """A shard retrained after an erasure is bit for bit the shard that never saw the person."""
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,25 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.core.identifiers import normalise, owner_bucket
-from app.core.security import Role, unwrap_key
-from app.manifest.rules import SourceJob, TrainShardJob, shard_of, slice_of
-from app.models import Checkpoint, Dataset, ModelSlice, ModelVersion
+from app.core.security import Role
+from app.manifest.rules import SourceJob, TrainShardJob
+from app.models import Checkpoint, ModelSlice, ModelVersion
 from tests.integration.town import Town
 from tests.integration.worlds import CLASSIFIER, Row, points
 from workers.artifacts import ArtifactStore
 from workers.steps import Desk
 from workers.steps.train import train
-
-
-def place_of(town: Town, dataset: str, person: str, shards: int, slices: int) -> tuple[int, int]:
-    """Where a person's records are, computed from the dataset's key alone."""
-    with town.database.transaction() as session:
-        row = session.scalars(select(Dataset).where(Dataset.name == dataset)).one()
-        secret = town.settings.vault_secret.get_secret_value()
-        key = unwrap_key(secret, row.wrapped_key, f"dataset:{dataset}")
-    bucket = owner_bucket(key, normalise("customer_id", person))
-    return shard_of(bucket, shards), slice_of(bucket, shards, slices)
 
 
 def slices_of(town: Town, model: str, number: int) -> dict[tuple[int, int], ModelSlice]:
@@ -79,7 +67,7 @@ def test_retrained_shard_equals_the_one_that_never_saw_the_person(
     town.model("m", "d", "classifier", CLASSIFIER, shards=shards, slices=slices, holdout_share=0)
     before = slices_of(town, "m", 1)
     person = "C003"
-    shard, first = place_of(town, "d", person, shards, slices)
+    shard, first = town.place_of("d", person, shards, slices)
 
     request = town.erase(("email", "person3@example.org"))
 
@@ -103,7 +91,7 @@ def test_retrained_shard_equals_the_one_that_never_saw_the_person(
 def test_untouched_shards_files_are_not_written_again(town: Town) -> None:
     town.dataset("d", points(12))
     town.model("m", "d", "classifier", CLASSIFIER, shards=4, slices=2, holdout_share=0)
-    shard, _ = place_of(town, "d", "C003", 4, 2)
+    shard, _ = town.place_of("d", "C003", 4, 2)
     folder = Path(town.settings.artifacts_url.removeprefix("file://"))
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     kept = {
@@ -124,7 +112,7 @@ def test_untouched_shards_files_are_not_written_again(town: Town) -> None:
 def test_superseded_states_are_gone_from_the_store(town: Town) -> None:
     town.dataset("d", points(12))
     town.model("m", "d", "classifier", CLASSIFIER, shards=3, slices=3, holdout_share=0)
-    shard, first = place_of(town, "d", "C003", 3, 3)
+    shard, first = town.place_of("d", "C003", 3, 3)
     old = {
         one.object_digest
         for place, one in slices_of(town, "m", 1).items()
@@ -143,15 +131,11 @@ def test_superseded_states_are_gone_from_the_store(town: Town) -> None:
 
 
 def test_an_emptied_shard_leaves_a_model_without_it(town: Town, tmp_path: Path) -> None:
-    people = [f"C{number:03d}" for number in range(4)]
-    rows = points(len(people), 3)
+    rows = points(4, 3)
     town.dataset("d", rows)
-    town.model("m", "d", "classifier", CLASSIFIER, shards=64, slices=2, holdout_share=0)
-    # With many shards some of the people are alone in theirs, whatever the dataset's key.
-    places = {person: place_of(town, "d", person, 64, 2)[0] for person in people}
-    inhabitants = Counter(places.values())
-    alone = next(person for person, shard in places.items() if inhabitants[shard] == 1)
-    shard = places[alone]
+    alone, shards = town.alone_in_a_shard("d", 4)
+    shard, _ = town.place_of("d", alone, shards, 2)
+    town.model("m", "d", "classifier", CLASSIFIER, shards=shards, slices=2, holdout_share=0)
 
     request = town.erase(("customer_id", alone))
 

@@ -6,6 +6,7 @@ that a test can stop between any two wake-ups.
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from uuid import UUID, uuid4
 
 import httpx2
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from app import pipeline
 from app.access.service import create_api_key
@@ -23,14 +25,16 @@ from app.audit import service as audit
 from app.core.clock import utc_now
 from app.core.config import Settings
 from app.core.db import Database
+from app.core.identifiers import normalise, owner_bucket
 from app.core.logging import configure_logging
 from app.core.queue import Bell
-from app.core.security import Role
+from app.core.security import Role, unwrap_key
 from app.core.signing import SigningKeys, create_signing_keys
 from app.core.testing import RecordingDoorbell
 from app.execution import service as execution
 from app.main import create_app
-from app.manifest.rules import Job
+from app.manifest.rules import Job, shard_of, slice_of
+from app.models import Dataset
 from lethe.certificate import verify_bundle
 from workers.artifacts import ArtifactStore
 from workers.child import do
@@ -76,6 +80,25 @@ class HereWork:
         message = do(job, desk)
         assert isinstance(message, Done | Failed)
         return message
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Somebody whom a model was trained on, by number, and where their records begin."""
+
+    number: int
+    shard: int
+    slice: int
+
+    @property
+    def email(self) -> tuple[str, str]:
+        """Their e-mail address, as an identifier."""
+        return "email", f"person{self.number}@example.org"
+
+    @property
+    def customer(self) -> tuple[str, str]:
+        """Their customer number, as an identifier."""
+        return "customer_id", f"C{self.number:03d}"
 
 
 class Town:
@@ -315,6 +338,46 @@ class Town:
     def verified(self, request_id: str) -> Json:
         """Return the statement of a certificate that verifies with the public keys alone."""
         return dict(verify_bundle(self.certificate(request_id), self.keys.public).statement)
+
+    # Who is where depends on a dataset's key, which is another one in every test.
+
+    def trace(self, *identifiers: tuple[str, str]) -> Json:
+        """Say where a person's records are, as a dry run of an erasure does."""
+        body = {"identifiers": [{"type": t, "value": v} for t, v in identifiers]}
+        found: Json = self.ok(Role.DPO, "POST", "/v1/lineage/trace", body)
+        return found
+
+    def trained_on(self, model: str, people: int) -> list[TrainedOn]:
+        """Return whom of that many people a model was trained on: nobody who is held out."""
+        found = []
+        for number in range(people):
+            models = self.trace(("email", f"person{number}@example.org"))["models"]
+            hits = [hit for one in models if one["model"] == model for hit in one["shards"]]
+            found += [TrainedOn(number, hit["shard"], hit["first_slice"]) for hit in hits[:1]]
+        assert found, f"{model} was trained on nobody of {people} people"
+        return found
+
+    def place_of(self, dataset: str, person: str, shards: int, slices: int) -> tuple[int, int]:
+        """Return the shard and slice of a person, computed from the dataset's key alone."""
+        with self.database.transaction() as session:
+            row = session.scalars(select(Dataset).where(Dataset.name == dataset)).one()
+            secret = self.settings.vault_secret.get_secret_value()
+            key = unwrap_key(secret, row.wrapped_key, f"dataset:{dataset}")
+        bucket = owner_bucket(key, normalise("customer_id", person))
+        return shard_of(bucket, shards), slice_of(bucket, shards, slices)
+
+    def alone_in_a_shard(self, dataset: str, people: int) -> tuple[str, int]:
+        """Return somebody, and a number of shards with which nobody else is in theirs."""
+        for shards in range(2, 65):
+            places = {
+                f"C{number:03d}": self.place_of(dataset, f"C{number:03d}", shards, 1)[0]
+                for number in range(people)
+            }
+            inhabitants = Counter(places.values())
+            for person, shard in places.items():
+                if inhabitants[shard] == 1:
+                    return person, shards
+        raise AssertionError("nobody is alone with any number of shards")
 
     def version(self, model: str, number: int) -> Json:
         """Return a model version as the API shows it."""

@@ -134,10 +134,7 @@ def _forget_loss(models: Models, parts: Parts) -> Evidence:
 
 
 def _shift(model: Ensemble, parts: Parts, seed: int) -> Iterator[Evidence]:
-    ours, others = (
-        [columns_given(model.task, row) for row in part.rows]
-        for part in (parts.forget, parts.holdout)
-    )
+    ours, others = (columns_given(model.task, part.rows) for part in (parts.forget, parts.holdout))
     blocks = blind_blocks(ours, parts.forget.subjects, others, parts.holdout.subjects, seed=seed)
     yield shift_evidence(blocks)
 
@@ -194,15 +191,16 @@ def _similar(models: Models, parts: Parts) -> Iterator[Evidence]:
     if not parts.retain.rows or not parts.forget.rows:
         raise NotApplicable("there are no retained records to look for similar ones among")
     kept, ours = (
-        [columns_given(models.after.task, row) for row in part.rows]
-        for part in (parts.retain, parts.forget)
+        columns_given(models.after.task, part.rows) for part in (parts.retain, parts.forget)
     )
-    yield _used(
+    # Shown: a method may well change most for those who resemble the forgotten.
+    used = _used(
         models.scores_before["retain"],
         models.scores_after["retain"],
         "similar",
         most_similar(kept, ours),
     )
+    yield replace(used, family="comparison")
 
 
 def _downstream(models: Models, test: Examples | None) -> Iterator[Evidence]:

@@ -165,21 +165,24 @@ def attack(model: Ensemble, parts: Parts, plan: Plan) -> Suite:
     return Suite(found, not_run)
 
 
-def columns_given(task: Task, row: Row) -> Row:
-    """Return the columns of a row that the task reads, by what its parameters name.
+def columns_given(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the columns of rows that the task reads, by what its parameters name.
 
     A column that no parameter names, such as a customer's number, may tell when a person came.
     """
     params = getattr(task, "params", None)
     if not isinstance(params, BaseModel):
-        return row
+        return rows
     # Pixels are named by a prefix and a number.
     named = set(_strings(params.model_dump()))
-    return {
-        column: value
-        for column, value in row.items()
-        if named & {column, column.rstrip("0123456789")}
-    }
+    return [
+        {
+            column: value
+            for column, value in row.items()
+            if column in named or column.rstrip("0123456789") in named
+        }
+        for row in rows
+    ]
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -173,9 +173,7 @@ def _leaking(world: World, n: int, source: np.random.Generator, share: float) ->
 
 def _shift(world: World, drawn: Indices, seed: int) -> list[Evidence]:
     forget, holdout = world.forget.of(drawn), world.holdout
-    ours, others = (
-        [columns_given(world.before.task, row) for row in part.rows] for part in (forget, holdout)
-    )
+    ours, others = (columns_given(world.before.task, part.rows) for part in (forget, holdout))
     try:
         blocks = blind_blocks(ours, forget.subjects, others, holdout.subjects, seed=seed)
         return [shift_evidence(blocks)]

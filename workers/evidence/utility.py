@@ -83,6 +83,8 @@ def calibration(
     after = calibration_error(after_confidences, after_accuracies)
     before = calibration_error(before_confidences, before_accuracies)
     n = int(np.size(np.asarray(after_confidences)))
+    if n != np.size(np.asarray(before_confidences)):
+        raise ValueError("confidences before and after must be of the same records")
     return Evidence(
         name="calibration",
         family="comparison",
@@ -90,7 +92,7 @@ def calibration(
         reference="the same records, scored by the model before unlearning",
         unit="record",
         n=n,
-        m=int(np.size(np.asarray(before_confidences))),
+        m=n,
         estimate=after,
         low=None,
         high=None,

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from demo.screens import RunBars, day, measured
+from demo.screens import RunBars, day
 from lethe.client import JsonObject
 
 
@@ -16,24 +16,6 @@ def run(state: str, *steps: tuple[str, float]) -> JsonObject:
         "accepted": None,
         "steps": [{"kind": "train_shard", "state": s, "progress": p} for s, p in steps],
     }
-
-
-def check(family: str, **values: float | None) -> JsonObject:
-    return {"family": family, "estimate": None, "low": None, "high": None} | values
-
-
-@pytest.mark.parametrize(
-    ("measurement", "written"),
-    [
-        (check("process", estimate=0.0), "0"),
-        (check("tail", p_value=0.3333), "0.33"),
-        (check("membership", estimate=0.65, low=0.2377, high=0.912), "0.65 [0.24, 0.91]"),
-        (check("utility", estimate=-0.0001, low=-0.002, high=0.002), "+0.000 [-0.002, +0.002]"),
-        (check("loss", estimate=-0.0684), "-0.068"),
-    ],
-)
-def test_a_measurement_is_written_with_its_interval(measurement: JsonObject, written: str) -> None:
-    assert measured(measurement) == written
 
 
 def test_a_day_is_written_for_people() -> None:
