@@ -218,3 +218,9 @@ def test_trees_do_not_relearn() -> None:
     examples = task.encode([{"x": 1.0, "y": 1}])
     with pytest.raises(NotApplicable, match="gradient"):
         relearnt(ensemble(task, [(1, task.build(1))]), examples, steps=1, learning_rate=0.1, seed=1)
+
+
+def test_a_training_that_diverges_says_so(world: World) -> None:
+    model = ensemble(world.task, [(1, world.task.build(1))])
+    with pytest.raises(NotApplicable, match="diverged"):
+        relearnt(model, world.retain, steps=3, learning_rate=1e30, seed=1)

@@ -97,7 +97,8 @@ def relearnt(
         seed: of the batches and of dropout.
 
     Raises:
-        NotApplicable: the model learns by means of its own, without steps down a gradient.
+        NotApplicable: the model learns by means of its own, without steps down a gradient, or the
+            training diverged.
         ValueError: there is nothing to teach.
     """
     if not count(teach):
@@ -108,6 +109,8 @@ def relearnt(
         raise NotApplicable("the model does not learn by steps down a gradient")
     for member in members:
         _teach(model.task, member, teach, steps, learning_rate, seed)
+        if not all(weight.isfinite().all() for weight in member.parameters()):
+            raise NotApplicable("relearning diverged; policy can set a smaller relearning_rate")
     return replace(model, members=members)
 
 
