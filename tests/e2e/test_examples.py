@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -25,10 +26,10 @@ DATA = Path(os.environ.get("LETHE_TEST_DATA") or REPOSITORY / "../shared/data")
 NUMBER = r"(-?\d+\.\d+|nan)"
 
 
-def run(*command: str) -> str:
-    """Run an example to its end and return what it told."""
+def ended_run(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Run an example to its end."""
     kept = {name: value for name, value in os.environ.items() if "LETHE_" not in name}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=REPOSITORY,
         env={**kept, "COLUMNS": "120", "LETHE_TEST_DATA": str(DATA)},
@@ -36,8 +37,27 @@ def run(*command: str) -> str:
         capture_output=True,
         text=True,
     )
+
+
+def run(*command: str) -> str:
+    """Run an example to its end and return what it told."""
+    done = ended_run(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def run_insurance(var: Path, screen: Path) -> str:
+    """Run the insurer's example to its end and return what it told.
+
+    Once in four hundred times (0.3 ** 5) every courier is held out, and it says to run it again.
+    """
+    command = ("examples.insurance", "--var", str(var), "--save", str(screen))
+    for _ in range(2):
+        done = ended_run(*command)
+        if "All couriers came into the holdout" not in done.stdout:
+            assert done.returncode == 0, done.stdout + done.stderr
+            return done.stdout
+    return run(*command)
 
 
 @pytest.fixture
@@ -58,15 +78,24 @@ def of_the_model(predicate: JsonObject) -> JsonObject:
     return dict(done)
 
 
-def attacks(told: str) -> list[tuple[float, float, float]]:
-    """Every AUC told, with its interval."""
-    found = re.findall(r"^ +v\d .*? (\d\.\d\d)  +(\d\.\d\d) to (\d\.\d\d)", told, re.MULTILINE)
-    return [(float(auc), float(low), float(high)) for auc, low, high in found]
+class Attacked(NamedTuple):
+    """What an attack is told to have brought."""
+
+    auc: float
+    low: float
+    high: float
+    loss: float
+
+
+def attacks(told: str) -> list[Attacked]:
+    """Every AUC told, with its interval, and the loss on the claims."""
+    line = r"^ +v\d .*? (\d\.\d\d)  +(\d\.\d\d) to (\d\.\d\d) .* (\d+\.\d\d) *$"
+    return [Attacked(*map(float, one)) for one in re.findall(line, told, re.MULTILINE)]
 
 
 def test_insurance_is_erased_approximately_then_exactly_and_certified_twice(var: Path) -> None:
     screen = var.parent / "screen.svg"
-    told = run("examples.insurance", "--var", str(var), "--save", str(screen))
+    told = run_insurance(var, screen)
 
     first, second = certificate(var / "certificate-1"), certificate(var / "certificate-2")
     assert (first["revision"], second["revision"]) == (1, 2)
@@ -81,10 +110,12 @@ def test_insurance_is_erased_approximately_then_exactly_and_certified_twice(var:
     assert "The promise is kept." in told
 
     before, approximate, exact = attacks(told)[-3:]
-    assert before[1] > 0.5, "the attack finds nothing before: it could show nothing after"
-    assert approximate[0] < before[0]
-    assert exact[0] < before[1]
-    assert abs(exact[0] - 0.5) < 0.15
+    assert before.low > 0.5, "the attack finds nothing before: it could show nothing after"
+    # How far its AUC falls is not promised; that it knows the claims less well is.
+    assert approximate.loss > before.loss
+    assert exact.auc < before.auc
+    # Five standard errors of 47 claims that the model never saw.
+    assert abs(exact.auc - 0.5) < 0.22
     assert screen.read_text().startswith("<svg")
     # The people are made up, and still nobody is named where a real name must not stand.
     entries = (var / "certificate-2" / "log.ndjson").read_text()

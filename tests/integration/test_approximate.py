@@ -34,13 +34,9 @@ def trained(town: Town) -> Town:
     return town
 
 
-def somebody(town: Town) -> str:
+def somebody(town: Town) -> tuple[str, str]:
     """The e-mail of somebody whom the model was trained on."""
-    return town.trained_on("lm", PEOPLE)[0].email[1]
-
-
-def email(address: str) -> Json:
-    return {"type": "email", "value": address}
+    return town.trained_on("lm", PEOPLE)[0].email
 
 
 def model_action(request: Json) -> Json:
@@ -55,7 +51,7 @@ def predicate(bundle: bytes) -> dict[str, Any]:
 
 
 def test_the_planner_chooses_ascent_where_policy_forbids_exact_and_says_why(trained: Town) -> None:
-    request = trained.ask(("email", somebody(trained)))
+    request = trained.ask(somebody(trained))
     plan = trained.ok(Role.DPO, "GET", f"/v1/erasure-requests/{request['id']}/plan")
     (action,) = (one for one in plan["actions"] if one["kind"] == "model_version")
     assert action["method"] == "impair_repair"
@@ -67,7 +63,7 @@ def test_the_planner_chooses_ascent_where_policy_forbids_exact_and_says_why(trai
 
 
 def test_inconclusive_waits_for_the_dpo_and_serves_the_old_version_meanwhile(trained: Town) -> None:
-    request = trained.erase(("email", somebody(trained)))
+    request = trained.erase(somebody(trained))
     assert request["state"] == "verifying"
     run = trained.run(model_action(request)["run"])
     assert run["verdict"]["verdict"] == "inconclusive"
@@ -83,7 +79,7 @@ def test_inconclusive_waits_for_the_dpo_and_serves_the_old_version_meanwhile(tra
 
 
 def test_accepting_needs_a_reason_and_a_date_to_come(trained: Town) -> None:
-    request = trained.erase(("email", somebody(trained)))
+    request = trained.erase(somebody(trained))
     path = f"/v1/erasure-requests/{request['id']}/accept"
     yesterday = (utc_now() - timedelta(days=1)).isoformat()
     assert (
@@ -96,8 +92,8 @@ def test_accepting_needs_a_reason_and_a_date_to_come(trained: Town) -> None:
 
 
 def test_commitment_is_made_tracked_kept_and_certified_twice(trained: Town) -> None:
-    town, address = trained, somebody(trained)
-    request = town.erase(("email", address))
+    town, person = trained, somebody(trained)
+    request = town.erase(person)
     body = {"reason": "no stronger method in time", "commitment_due_at": LATER.isoformat()}
     town.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request['id']}/accept", body)
     town.settle()
@@ -115,7 +111,7 @@ def test_commitment_is_made_tracked_kept_and_certified_twice(trained: Town) -> N
     assert first["commitments"][0]["fulfilled_at"] is None
     assert any("approximate" in one for one in first["not_guaranteed"])
     # The person's influence may remain, and a trace says so.
-    found = town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [email(address)]})
+    found = town.trace(person)
     assert [one["model"] for one in found["models"]] == ["lm"]
     assert found["datasets"] == []
 
@@ -136,13 +132,13 @@ def test_commitment_is_made_tracked_kept_and_certified_twice(trained: Town) -> N
     assert second["commitments"][0]["fulfilled_at"] is not None
     (done,) = (one for one in second["done"] if one["kind"] == "model_version")
     assert (done["guarantee"], done["verdict"]) == ("exact", "pass")
-    found = town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [email(address)]})
+    found = town.trace(person)
     assert found["models"] == []
 
 
 def test_a_verdict_that_is_no_pass_escalates_to_exact_once_policy_allows(trained: Town) -> None:
     town = trained
-    request = town.ask(("email", somebody(town)))
+    request = town.ask(somebody(town))
     # Allowed while the ascent is on its way.
     town.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request['id']}/approve", {})
     town.ok(Role.ENGINEER, "PUT", "/v1/models/lm/policy", {})
@@ -171,8 +167,8 @@ def test_a_verdict_that_is_no_pass_escalates_to_exact_once_policy_allows(trained
 def test_training_after_an_erasure_leaves_the_person_out(
     trained: Town, collected: dict[str, str], left_out: bool
 ) -> None:
-    town, address = trained, somebody(trained)
-    request = town.erase(("email", address))
+    town, person = trained, somebody(trained)
+    request = town.erase(person)
     body = {"reason": "no stronger method in time", "commitment_due_at": LATER.isoformat()}
     town.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request['id']}/accept", body)
     town.settle()
@@ -194,7 +190,7 @@ def test_training_after_an_erasure_leaves_the_person_out(
     run = town.ok(Role.ENGINEER, "POST", "/v1/models/lm/train", inputs)
     town.settle()
     assert town.run(run["id"])["state"] == "done"
-    found = town.ok(Role.DPO, "POST", "/v1/lineage/trace", {"identifiers": [email(address)]})
+    found = town.trace(person)
     # Back in the data, as the trace says, but not in the version trained on it.
     assert [one["version"] for one in found["datasets"]] == ["again"]
     assert [one["version"] for one in found["models"]] == [2] if left_out else [2, 3]
@@ -231,7 +227,7 @@ def test_every_approximate_method_runs_where_policy_names_it(
     town.dataset("notes", notes(PEOPLE))
     policy = {"allowed_methods": [method], "method_parameters": {method: parameters}}
     town.model("lm", "notes", "causal_lm", LANGUAGE, policy=policy, holdout_share=0.5)
-    request = town.erase(("email", somebody(town)))
+    request = town.erase(somebody(town))
     action = model_action(request)
     assert action["method"] == method
     run = town.run(action["run"])

@@ -95,12 +95,7 @@ def test_twenty_people_at_once_are_one_run_and_one_promotion(town: Town) -> None
         assert town.request(one)["state"] == "completed"
         assert on_model(town.request(one))["run"] == run["id"]
         assert town.verified(one)
-    found = town.ok(
-        Role.DPO,
-        "POST",
-        "/v1/lineage/trace",
-        {"identifiers": [{"type": kind, "value": value} for kind, value in [person(7)]]},
-    )
+    found = town.trace(person(7))
     assert found["models"] == []
     told = town.http.get("/metrics").text
     assert 'lethe_prediction_ratio_count{method="sisa"} 1.0' in told

@@ -36,16 +36,6 @@ def approve_only(town: Town, request_id: str) -> None:
     town.ok(Role.DPO, "POST", f"/v1/erasure-requests/{request_id}/approve", {})
 
 
-def trace(town: Town, person: str) -> dict[str, object]:
-    found: dict[str, object] = town.ok(
-        Role.DPO,
-        "POST",
-        "/v1/lineage/trace",
-        {"identifiers": [{"type": "customer_id", "value": person}]},
-    )
-    return found
-
-
 NOWHERE: dict[str, list[object]] = {
     "datasets": [],
     "models": [],
@@ -66,7 +56,7 @@ def test_requests_approved_together_share_one_run(trained: Town) -> None:
     assert {a["run"] for one in asked for a in town.request(one)["actions"]} >= {str(run.id)}
     trained_shards = [one.shard for one in town.work.jobs if isinstance(one, TrainShardJob)][3:]
     assert len(trained_shards) == len(set(trained_shards)) <= 3
-    assert all(trace(town, f"C00{n}") == NOWHERE for n in (1, 2, 3))
+    assert all(town.trace(("customer_id", f"C00{n}")) == NOWHERE for n in (1, 2, 3))
 
 
 def test_a_request_that_comes_during_a_rebuild_gets_the_next_run(trained: Town) -> None:
@@ -82,7 +72,7 @@ def test_a_request_that_comes_during_a_rebuild_gets_the_next_run(trained: Town) 
     assert town.request(second)["state"] == "completed"
     one, two = runs_of(town, "unlearn")
     assert two.base_version_id == one.new_version_id
-    assert trace(town, "C001") == trace(town, "C002") == NOWHERE
+    assert town.trace(("customer_id", "C001")) == town.trace(("customer_id", "C002")) == NOWHERE
 
 
 def test_a_training_that_starts_before_and_ends_after_is_erased_from_too(trained: Town) -> None:
@@ -95,7 +85,7 @@ def test_a_training_that_starts_before_and_ends_after_is_erased_from_too(trained
     approve_only(town, request_id)
     town.settle()
     assert town.request(request_id)["state"] == "completed"
-    assert trace(town, "C001") == NOWHERE
+    assert town.trace(("customer_id", "C001")) == NOWHERE
 
 
 def test_two_people_erased_from_one_file_at_once_are_both_gone(trained: Town) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.core.security import Role
 from app.manifest.rules import SourceJob, TrainShardJob
 from app.models import Checkpoint, ModelSlice, ModelVersion
 from tests.integration.town import Town
@@ -161,12 +160,7 @@ def test_a_person_known_by_two_identifiers_is_one_person(town: Town) -> None:
     assert found["dataset_version"]["records"] == 4
     assert found["model_version"]["records"] == 4
     assert len(found["model_version"]["shards"]) == 1
-    again = town.ok(
-        Role.DPO,
-        "POST",
-        "/v1/lineage/trace",
-        {"identifiers": [{"type": "customer_id", "value": "C003"}]},
-    )
+    again = town.trace(("customer_id", "C003"))
     assert again == {"datasets": [], "models": [], "derived": [], "unknown_lineage": []}
 
 
@@ -176,12 +170,7 @@ def test_a_mention_reaches_only_the_records_that_name_the_person(town: Town) -> 
     rows[5]["doctor"] = "C009"
     town.dataset("d", rows, mentions=[("doctor", "customer_id")])
 
-    found = town.ok(
-        Role.DPO,
-        "POST",
-        "/v1/lineage/trace",
-        {"identifiers": [{"type": "customer_id", "value": "C009"}]},
-    )
+    found = town.trace(("customer_id", "C009"))
 
     # Two rows of their own and two that mention them, but not the other rows of those owners.
     assert found["datasets"] == [{"dataset": "d", "version": "1", "records": 4}]
