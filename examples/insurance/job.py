@@ -61,10 +61,12 @@ def train_model(engineer: Lethe, exact_not_before: datetime) -> JsonObject:
 
 def _policy(exact_not_before: datetime) -> JsonObject:
     # Of the approximate methods tried on such a model, gradient ascent left the attack least and
-    # SCRUB kept accuracy best. A rise of 0.1 nats costs about two points of accuracy, which fails.
+    # SCRUB kept accuracy best. A rise of 0.1 nats costs about two points of accuracy: the insurer
+    # takes twice that until the exact retraining, and no more.
     return {
         "exact_not_before": exact_not_before.isoformat(),
         "retraining_every_days": RETRAINING_EVERY_DAYS,
+        "utility_drop": 0.04,
         "allowed_methods": ["retrain", "gradient_ascent", "scrub"],
         "method_parameters": {
             "gradient_ascent": {

@@ -13,9 +13,10 @@ import torch
 
 from tests.unlearn.unlearn_cases import Rows, lm_params
 from workers.attacks.examination import Examination, Models, examine
+from workers.attacks.parts import Parts
 from workers.attacks.references import references_of
 from workers.attacks.side_effects import groups, most_similar
-from workers.attacks.suite import Parts, Plan, attack
+from workers.attacks.suite import Plan, attack
 from workers.evidence.battery import Limits
 from workers.evidence.statistics import subject_means
 from workers.evidence.types import Evidence

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.unlearn.unlearn_cases import Rows, digits_task
+from workers.attacks.parts import Parts, References
 from workers.attacks.references import references_of
-from workers.attacks.suite import Parts, References
 from workers.recipes import make_task
 from workers.unlearn.aggregate import Ensemble
 from workers.unlearn.seeds import deterministic

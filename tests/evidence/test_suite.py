@@ -11,16 +11,8 @@ import pytest
 import torch
 
 from tests.unlearn.unlearn_cases import Rows, lm_params
-from workers.attacks.suite import (
-    MOST_GENERATED,
-    Part,
-    Parts,
-    Plan,
-    References,
-    Suite,
-    attack,
-    columns_given,
-)
+from workers.attacks.parts import Part, Parts, References, columns_given
+from workers.attacks.suite import MOST_GENERATED, Plan, Suite, attack
 from workers.evidence.battery import Attacked
 from workers.evidence.statistics import auc
 from workers.recipes import make_task

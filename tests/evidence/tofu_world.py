@@ -20,9 +20,10 @@ from app.verification.rules import Judgement, judge
 from lethe.methods.approximate import GradientAscentParams
 from lethe.methods.spec import Guarantee
 from workers.attacks.examination import Examination, Models, examine
+from workers.attacks.parts import Part, Parts, References
 from workers.attacks.passes import predictions
 from workers.attacks.prompts import OfText
-from workers.attacks.suite import Part, Parts, Plan, References
+from workers.attacks.suite import Plan
 from workers.evidence.battery import Limits
 from workers.evidence.membership import Scored
 from workers.evidence.text import min_k

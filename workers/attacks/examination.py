@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from workers.attacks.blind import blind_blocks
+from workers.attacks.parts import Part, Parts, columns_given
 from workers.attacks.prompts import PRETEND, OfText, prefixed
 from workers.attacks.side_effects import groups, most_similar
-from workers.attacks.suite import NotRun, Part, Parts, Plan, attack, columns_given
+from workers.attacks.suite import NotRun, Plan, attack
 from workers.evidence.battery import Limits, battery, own
 from workers.evidence.loss import forget_loss
 from workers.evidence.membership import Attack, Before, Scored, attack_evidence

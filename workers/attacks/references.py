@@ -6,7 +6,7 @@ are no artifact that anybody would have to be erased from.
 
 import numpy as np
 
-from workers.attacks.suite import Parts, References
+from workers.attacks.parts import Parts, References
 from workers.unlearn.aggregate import Ensemble
 from workers.unlearn.sisa import restore, train_shard
 from workers.unlearn.task import Examples, Task

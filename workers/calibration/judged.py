@@ -11,7 +11,8 @@ from scipy import stats
 from app.verification.checks import Check, Margins, Verdict
 from app.verification.rules import judge
 from workers.attacks.blind import blind_blocks
-from workers.attacks.suite import Parts, Plan, attack, columns_given
+from workers.attacks.parts import Parts, columns_given
+from workers.attacks.suite import Plan, attack
 from workers.calibration.planted import People, Truth, World, leaks_of
 from workers.evidence.battery import Attacked, Limits, battery
 from workers.evidence.membership import Before, Scored

@@ -36,7 +36,6 @@ def auc_change(forget: Scored, holdout: Scored, before: Before) -> Evidence:
         high=change.high,
         level=LEVEL,
         p_value=change.p_value,
-        positive_control=None,
         details={"after": change.first, "before": change.second},
         would_settle="more data subjects",
     )
@@ -60,11 +59,6 @@ def epsilon_bound(forget: Scored, holdout: Scored, before: Before) -> Evidence:
         n=ours.size,
         m=others.size,
         estimate=bound.epsilon,
-        low=None,
-        high=None,
-        level=None,
-        p_value=None,
-        positive_control=None,
         details={"before": then.epsilon, "level": LEVEL},
         would_settle=f"{epsilon_subjects_needed(1.0, level=LEVEL)} data subjects on both sides, to "
         "show an epsilon of 1",

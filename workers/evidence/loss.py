@@ -46,8 +46,6 @@ def forget_loss(
         low=bounds[0] if bounds else None,
         high=bounds[1] if bounds else None,
         level=LEVEL if bounds else None,
-        p_value=None,
-        positive_control=None,
         details={"forget": float(forget.mean()), "holdout": float(holdout.mean())},
         would_settle="more data subjects; at least two in each set, for an interval",
     )

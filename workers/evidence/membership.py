@@ -155,9 +155,6 @@ def tail_test(
         n=ours.size,
         m=others.size,
         estimate=float((adjusted < alpha).sum()),
-        low=None,
-        high=None,
-        level=None,
         p_value=float(adjusted.min()),
         positive_control=control,
         details=_details(forget, holdout, ours, others)

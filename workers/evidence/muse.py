@@ -142,8 +142,6 @@ def privleak_evidence(
         low=found.low,
         high=found.high,
         level=level,
-        p_value=None,
-        positive_control=None,
         details={
             "auc_unlearned": found.first,
             "auc_retrained": found.second,
@@ -191,8 +189,6 @@ def memory_evidence(
         low=bounds[0] if bounds else None,
         high=bounds[1] if bounds else None,
         level=level if bounds else None,
-        p_value=None,
-        positive_control=None,
         details={"unlearned": float(ours.mean()), "retrained": float(others.mean())},
         would_settle="more data subjects; more retrained models, for their spread",
     )
@@ -243,8 +239,6 @@ def requests_evidence(
         low=bounds[0] if bounds else None,
         high=bounds[1] if bounds else None,
         level=level,
-        p_value=None,
-        positive_control=None,
         details={"steps": float(len(steps)), "start": float(first.mean())},
         would_settle="more questions",
         curves={

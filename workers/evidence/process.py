@@ -68,11 +68,6 @@ def process_evidence(
         n=len(forget),
         m=len(manifest),
         estimate=float(left + changed),
-        low=None,
-        high=None,
-        level=None,
-        p_value=None,
-        positive_control=None,
         details={
             "left_in_manifest": left,
             "untouched_shards": len(untouched_before),
@@ -107,11 +102,6 @@ def bound_evidence(removals: Sequence[tuple[float, float]]) -> Evidence:
         n=len(removals),
         m=0,
         estimate=float(sum(not used <= allowed for used, allowed in removals)),
-        low=None,
-        high=None,
-        level=None,
-        p_value=None,
-        positive_control=None,
         details={"spent": spent, "budget": budget},
         would_settle="nothing more while the budget lasts; then the model is trained again",
     )

@@ -89,7 +89,6 @@ def shift_evidence(
         high=high,
         level=level,
         p_value=float(stats.norm.sf(above / spread)) if spread else 1.0,
-        positive_control=None,
         details={"blocks": len(sides), "margin": margin},
         would_settle=f"{'more' if needed is None else 2 * needed} data subjects to forget and a "
         "holdout drawn from the same people",

@@ -173,11 +173,6 @@ def index_search(
         n=ids.size,
         m=answers,
         estimate=float((still | close).sum()),
-        low=None,
-        high=None,
-        level=None,
-        p_value=None,
-        positive_control=None,
         details={
             "found_ids": float(still.sum()),
             "near_duplicates": float(close.sum()),
@@ -269,11 +264,6 @@ def _evidence(needles: Sequence[Needle], controls: Sequence[Needle], looked: _Lo
         n=len(needles),
         m=looked.files,
         estimate=float(kinds.total()),
-        low=None,
-        high=None,
-        level=None,
-        p_value=None,
-        positive_control=None,
         details={
             "files": float(looked.files),
             "bytes": float(looked.bytes),

@@ -183,10 +183,6 @@ def forget_quality_evidence(
         n=ours.size,
         m=others.size,
         estimate=distance,
-        low=None,
-        high=None,
-        level=None,
-        p_value=None,
         positive_control=forget_quality(original_ratios, others),
         details={
             "forget_quality": quality,

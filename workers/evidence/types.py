@@ -23,7 +23,7 @@ Family = Literal[
 ThreatModel = Literal["T0", "T1", "T2", "T3", "T4"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """One measured check, with all that is needed to judge it.
 
@@ -58,11 +58,11 @@ class Evidence:
     n: int
     m: int
     estimate: float | None
-    low: float | None
-    high: float | None
-    level: float | None
-    p_value: float | None
-    positive_control: float | None
+    low: float | None = None
+    high: float | None = None
+    level: float | None = None
+    p_value: float | None = None
+    positive_control: float | None = None
     details: Mapping[str, float]
     would_settle: str
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)

@@ -54,8 +54,6 @@ def utility(
         low=low,
         high=high,
         level=LEVEL if n > 1 else None,
-        p_value=None,
-        positive_control=None,
         details={name: float(np.mean(row)) for name, row in zip(names, rows, strict=True)},
         would_settle=f"{max(needed or 0, 2)} records, for an interval of {_HALF_WIDTH} either side",
     )
@@ -94,11 +92,6 @@ def calibration(
         n=n,
         m=n,
         estimate=after,
-        low=None,
-        high=None,
-        level=None,
-        p_value=None,
-        positive_control=None,
         details={"before": before},
         would_settle="nothing; it is shown",
     )

@@ -11,8 +11,9 @@ from app.manifest.rules import EvaluateJob, ModelJob, SliceRef, model_prefix, sh
 from lethe.methods import METHODS
 from lethe.recipes import recipe_digest
 from workers.attacks.examination import Examination, Models, examine
+from workers.attacks.parts import Indices, Parts
 from workers.attacks.references import references_of
-from workers.attacks.suite import Indices, Parts, Plan
+from workers.attacks.suite import Plan
 from workers.connectors import open_source
 from workers.evidence.battery import Limits
 from workers.evidence.process import (
