@@ -113,7 +113,7 @@ def calibrate(
             judge_draws(
                 measured,
                 table,
-                number=number,
+                number=seed + number,
                 sizes=numbers,
                 draws=_share(draws, worlds, number),
                 margins=margins,
