@@ -351,7 +351,7 @@ def test_twenty_authors_go_through_the_whole_service(town: Town) -> None:
     rebuilt, touched = runs["rebuilt"]["verdict"], runs["touched"]["verdict"]
     assert (rebuilt["verdict"], rebuilt["by"]) == ("pass", "process")
     assert (touched["verdict"], touched["by"]) == ("fail", "statistics")
-    assert touched["summary"].startswith("Failed: loss membership")
+    assert touched["summary"].startswith("Failed: loss_membership")
     for verdict, own in ((rebuilt, "pass"), (touched, "inconclusive")):
         assert {one["request"] for one in verdict["subjects"]} == requests
         assert {one["verdict"] for one in verdict["subjects"]} == {own}
