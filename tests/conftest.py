@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from pydantic import SecretStr
@@ -27,6 +28,10 @@ from app.supervisor.folders import default_var
 from app.supervisor.servers import FORGETFUL, SERVING, SOCKET_PARENT, EmbeddedServers
 
 SECRET = "test-secret-test-secret-test-secret-test"
+
+# The same examples in every run, however slow the machine: what fails once fails again.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("same")
 
 
 def _rendered(url: URL) -> str:

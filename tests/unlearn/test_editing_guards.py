@@ -168,3 +168,15 @@ def test_what_is_said_of_each_method_holds(name: str) -> None:
     assert 20 <= spec.record_passes(setting) < 100_000
     for sentence in (spec.summary, spec.cost, spec.refused):
         assert sentence.endswith(".")
+
+
+@pytest.mark.parametrize("name", EDITING)
+def test_bits_do_not_depend_on_what_was_drawn_before(name: str) -> None:
+    def run(drawn_before: int) -> Unlearned:
+        torch.manual_seed(drawn_before)
+        # With dropout, as in every transformer whose configuration does not say otherwise.
+        return notes().unlearn(name, notes().fresh(), {})
+
+    left, right = run(1), run(2)
+    assert left.trace == right.trace
+    assert all(torch.equal(left.state[key], tensor) for key, tensor in right.state.items())

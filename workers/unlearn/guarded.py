@@ -29,6 +29,7 @@ from workers.unlearn.search import (
     mean_loss,
     probe,
 )
+from workers.unlearn.seeds import seed_for, seed_noise
 from workers.unlearn.sisa import Cancelled
 from workers.unlearn.task import Examples, Task, count
 
@@ -101,6 +102,7 @@ def unlearn(
     if not search.ended():
         devices = sorted({p.device.index for p in model.parameters() if p.is_cuda})
         with torch.random.fork_rng(devices):
+            seed_noise(seed_for(seed, "noise of preparing"))
             move = method(Context(task, model, forget, retain, seed), params)
             search.gentler, search.stronger, search.kinder = (
                 move.gentler,
@@ -112,7 +114,7 @@ def unlearn(
             keeper = None
             if on_checkpoint is not None and isinstance(move, Resumable):
                 keeper = _Keeper(search, move, on_checkpoint, checkpoint_steps, search.steps)
-            _advance(search, move, keeper, on_progress, cancelled)
+            _advance(search, move, seed, keeper, on_progress, cancelled)
     on_progress(1.0)
     return search.result()
 
@@ -120,6 +122,7 @@ def unlearn(
 def _advance(
     search: Search,
     move: Move,
+    seed: str,
     keeper: "_Keeper | None",
     on_progress: Callable[[float], None],
     cancelled: Callable[[], bool],
@@ -129,6 +132,7 @@ def _advance(
             return
         if cancelled():
             raise Cancelled
+        seed_noise(seed_for(seed, "noise of step", step))
         norm = move.step(step)
         if norm is None:
             return
