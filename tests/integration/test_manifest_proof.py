@@ -1,11 +1,14 @@
 """An auditor sees from files alone that the forgotten records were not trained on."""
 
+import io
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lethe.manifest import ManifestInvalid, verify_manifest
+from lethe.verify import DOES_NOT_HOLD, HOLDS, verify_command
 from tests.integration.town import Town
 from tests.integration.worlds import CLASSIFIER, points
 
@@ -16,7 +19,7 @@ def manifests(town: Town) -> list[bytes]:
     return [one for one in stored if b'"merkle"' in one]
 
 
-def test_the_signed_manifest_proves_that_the_records_are_absent(town: Town) -> None:
+def test_the_signed_manifest_proves_that_the_records_are_absent(town: Town, tmp_path: Path) -> None:
     town.dataset("d", points(9, 4))
     town.model("m", "d", "classifier", CLASSIFIER, shards=2, slices=2, holdout_share=0)
     request = town.erase(("customer_id", "C002"))
@@ -30,5 +33,24 @@ def test_the_signed_manifest_proves_that_the_records_are_absent(town: Town) -> N
     # One digit of the root, wherever it is changed, is noticed.
     place = manifest.index(b'"root":"') + 8
     forged = manifest[:place] + (b"1" if manifest[place : place + 1] == b"0" else b"0")
+    forged += manifest[place + 1 :]
     with pytest.raises(ManifestInvalid, match="not signed for"):
-        verify_manifest(statement, forged + manifest[place + 1 :])
+        verify_manifest(statement, forged)
+
+    # And so an auditor sees it, who has files and no service.
+    def told(stored: bytes) -> tuple[int, str]:
+        paths = [tmp_path / name for name in ("certificate", "lethe.pub", "manifest")]
+        contents = [town.certificate(request["id"]), town.keys.public.format().encode(), stored]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+        screen = io.StringIO()
+        console = Console(file=screen, width=200)
+        code = verify_command(paths[0], paths[1], None, None, console, paths[2])
+        return code, screen.getvalue()
+
+    code, screen = told(manifest)
+    assert code == HOLDS
+    assert "Trained on 32 records; 4 forgotten ones are proven not to be of them" in screen
+    code, screen = told(forged)
+    assert code == DOES_NOT_HOLD
+    assert "not signed for" in screen

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from workers.evidence.comparison import tail_holdout_needed
 from workers.evidence.statistics import (
     Sample,
     auc,
@@ -145,7 +146,7 @@ def tail_test(
     control = None
     if before is not None:
         control = float(holm(conformal_p(*before_by_subject(forget, holdout, before))).min())
-    needed = math.ceil(ours.size / alpha - 1e-9) - 1
+    needed = tail_holdout_needed(ours.size, alpha)
     return Evidence(
         name="tail_test",
         family="tail",
