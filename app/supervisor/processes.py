@@ -109,6 +109,18 @@ class Child:
             self._process.wait(max(seconds, 0))
         return not self.is_running()
 
+    def wait_for_group(self, seconds: float) -> bool:
+        """Wait until it and what it started have ended, at most `seconds`; tell whether they have.
+
+        A process that was killed takes a moment to go.
+        """
+        deadline = time.monotonic() + seconds
+        while self.wait(0) is False or _has_members(self.pid):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
 
 def wait_until(ready: Callable[[], bool], children: Iterable[Child], seconds: float) -> None:
     """Wait until `ready()`, looking after the children meanwhile.
@@ -139,7 +151,7 @@ def stop(children: Iterable[Child], how: signal.Signals, grace_seconds: float) -
     for child in stopping:
         child.wait(deadline - time.monotonic())
         child.send(signal.SIGKILL)
-        child.wait(grace_seconds)
+        child.wait_for_group(grace_seconds)
 
 
 def stop_leftover(pid_file: Path, folder: Path, how: signal.Signals, grace_seconds: float) -> None:
@@ -161,6 +173,17 @@ def stop_leftover(pid_file: Path, folder: Path, how: signal.Signals, grace_secon
         if time.monotonic() > deadline:
             number = signal.SIGKILL
     pid_file.unlink(missing_ok=True)
+
+
+def _has_members(group: int) -> bool:
+    """Tell whether a process of a group runs; one that has ended and was not reaped does not."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # pid (name) state parent group ...; a name may hold anything, so from its end on.
+            state, _, own = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(own) == group and state != "Z":
+                return True
+    return False
 
 
 def last_lines(log: Path, count: int = 20) -> str:
