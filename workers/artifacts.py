@@ -39,8 +39,8 @@ class ArtifactCorrupt(AppError):
 
     slug = "artifact-corrupt"
     advice = (
-        "Delete the artifact and restore it from a copy, or train again what it was part of; then "
-        "check the storage for damage or tampering."
+        "Check the storage for damage or tampering. Restore the artifact from a copy, or delete "
+        "it: a checkpoint that is gone is trained again."
     )
 
 

@@ -133,10 +133,19 @@ class Runner:
         if isinstance(outcome, Done):
             log.info("step_done", step=str(claimed.step_id), kind=claimed.kind)
             return
-        if outcome.permanent and uris_read(self._job(claimed)) != uris_read(job):
-            # An erasure moved the records while they were read: they can be read where they are.
+        if outcome.permanent and self._moved(claimed, job):
             outcome = Failed(outcome.problem, permanent=False)
         self._fail(claimed, outcome)
+
+    def _moved(self, claimed: Claim, job: Job) -> bool:
+        """Whether an erasure moved the records while they were read: they are read where they are.
+
+        What cannot be asked again is no longer there.
+        """
+        try:
+            return uris_read(self._job(claimed)) != uris_read(job)
+        except AppError:
+            return False
 
     def _fail(self, claimed: Claim, outcome: Failed) -> None:
         log.warning("step_failed", step=str(claimed.step_id), permanent=outcome.permanent)

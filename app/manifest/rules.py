@@ -1,7 +1,7 @@
 """What a step hands to a worker, and where a record belongs. Values only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,7 @@ class SourceJob:
     dataset_version_id: int
     uri: str
     format: str
-    key: bytes
+    key: bytes = field(repr=False)
     owner_column: str
     owner_type: str
     erased: tuple[int, ...]
@@ -31,7 +31,7 @@ class ModelJob:
     model_id: UUID
     recipe: str
     parameters: dict[str, Any]
-    seed: str
+    seed: str = field(repr=False)
     shards: int
     slices: int
     holdout_from: int
@@ -61,8 +61,8 @@ class IndexJob:
     owner: dict[str, str]
     aliases: tuple[dict[str, str], ...]
     mentions: tuple[dict[str, str], ...]
-    dataset_key: bytes
-    subject_secret: bytes
+    dataset_key: bytes = field(repr=False)
+    subject_secret: bytes = field(repr=False)
     default_phone_region: str | None
 
 
@@ -150,7 +150,7 @@ class EraseJob:
 
     uri: str
     format: str
-    key: bytes
+    key: bytes = field(repr=False)
     erased: tuple[int, ...]
     records: tuple[int, ...]
     target_uri: str

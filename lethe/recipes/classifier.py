@@ -72,6 +72,12 @@ class ClassifierParams(BaseModel):
         """Number of values that describe one record."""
         return self.image.pixels if self.image else len(self.features or ())
 
+    def column_of(self, i: int) -> str:
+        """Name the column of input i."""
+        if self.image is None:
+            return (self.features or ())[i]
+        return self.image.column or f"{self.image.prefix}{i}"
+
 
 SPEC = RecipeSpec(
     name="classifier",

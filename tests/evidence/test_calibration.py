@@ -88,6 +88,22 @@ def accuracy(model: Ensemble, people: People) -> float:
     return float(model.accuracies(model.task.encode(people.rows)).mean())
 
 
+def test_what_is_planted_follows_from_the_seed_alone() -> None:
+    # GPT-2 with the dropout that it has by default.
+    params = lm_params() | {"training": {"epochs": 1, "batch_size": 8}}
+    task = make_task("causal_lm", params)
+    people = People([{"note": f"note {i * 37 % 91}"} for i in range(12)], np.arange(12))
+
+    def planted_after(drawn_before: int) -> dict[str, list[torch.Tensor]]:
+        torch.manual_seed(drawn_before)
+        made = plant(task, people, pool=4, holdout=4, share=SHARE, seed=3, tell=lambda _: None)
+        return {truth: list(one.members[0].parameters()) for truth, one in made.after.items()}
+
+    left, right = planted_after(1), planted_after(2)
+    for truth in left:
+        assert all(map(torch.equal, left[truth], right[truth])), truth
+
+
 def test_nobody_is_in_two_parts(world: World) -> None:
     sizes = {len(world.forget.rows): POOL, len(world.retain.rows): KEPT}
     parts = [np.unique(one.subjects) for one in (world.forget, world.retain, world.holdout)]

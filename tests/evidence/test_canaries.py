@@ -1,8 +1,10 @@
+import re
+
 import numpy as np
 import pytest
 
 from tests.unlearn.unlearn_cases import Training
-from workers.attacks.canaries import exposures
+from workers.attacks.canaries import exposures, like
 from workers.evidence.shift import NotApplicable
 from workers.recipes import make_task
 from workers.unlearn.aggregate import Ensemble, ensemble
@@ -51,6 +53,19 @@ def test_secrets_learnt_by_heart_stand_out_and_others_do_not(model: Ensemble) ->
     assert np.median(learnt) > 5
     assert np.median(never) < 3
     assert learnt.max() <= 6 + 1e-9
+
+
+def test_secrets_of_any_script_have_others_of_their_shape() -> None:
+    draws = np.random.default_rng(0)
+    for secret, shape in (
+        ("Ab 12-x", r"[A-Z][a-z] \d\d-[a-z]"),
+        ("улица 5", r"[а-џ]{5} \d"),
+        ("Ørsted", r"[À-Þ][a-z]{5}"),
+        ("東京", r"[\u4e00-\u9fff]{2}"),
+    ):
+        others = {like(secret, draws) for _ in range(50)}
+        assert len(others) > 40
+        assert all(re.fullmatch(shape, one) for one in others), others
 
 
 def test_exposure_is_the_rank_among_strings_of_the_same_shape(model: Ensemble) -> None:

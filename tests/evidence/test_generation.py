@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lethe.recipes.local_folder import folder_digest
 from tests.unlearn.unlearn_cases import Rows, Training, digits_task, lm_params
-from workers.attacks.generation import Continuations, Said, continuations, copied, verbatim
+from workers.attacks.generation import Continuations, Said, continuations, copied
 from workers.evidence.shift import NotApplicable
 from workers.recipes import make_task
 from workers.recipes.tokens import byte_tokenizer
@@ -180,9 +180,7 @@ def test_a_model_that_learnt_a_record_by_heart_says_it() -> None:
     model = Ensemble(task, (restore(task, state, seed="model-1", shard=2),))
     said = continuations(model, task.encode(known), sampled=1, temperature=0.01, seed=0)
     assert copied(said, 2).tolist() == [1.0, 1.0]
-    assert verbatim(said, 2).tolist() == [1.0, 1.0]
     other = continuations(model, task.encode(unknown), seed=0)
-    assert verbatim(other, 1).tolist() == [0.0, 0.0]
     assert copied(other, 1).max() < 1.0
 
 
@@ -191,28 +189,25 @@ def said_of(true: str, *tries: str) -> tuple[Said, tuple[Said, ...]]:
     return pieces[0], tuple(pieces[1:])
 
 
-def test_scores_take_the_best_and_the_share_of_the_first_tries() -> None:
+def test_scores_take_the_best_of_the_first_tries() -> None:
     pairs = [
         said_of("the cat sat down", "a dog", "The cat ran", "the cat sat down"),
         said_of("one two", "one two", "two one", "x"),
-        said_of("...", "...", "", "?"),  # no words, but verbatim
+        said_of("...", "...", "", "?"),  # no words
     ]
     said = Continuations(tuple(true for true, _ in pairs), tuple(tries for _, tries in pairs))
     np.testing.assert_allclose(copied(said, 1), [0, 1, 0])
     np.testing.assert_allclose(copied(said, 2), [2 * 2 / (4 + 3), 1, 0])
     np.testing.assert_allclose(copied(said, 3), [1, 1, 0])
-    np.testing.assert_allclose(verbatim(said, 1), [0, 1, 1])
-    np.testing.assert_allclose(verbatim(said, 3), [1 / 3, 1 / 3, 1 / 3])
 
 
 @pytest.mark.parametrize("tries", [0, 3])
 def test_tries_that_were_not_made_are_refused(tries: int) -> None:
     true, made = said_of("a", "b", "c")
-    for score in (copied, verbatim):
-        with pytest.raises(ValueError, match="as many tries"):
-            score(Continuations((true,), (made,)), tries)
-        with pytest.raises(ValueError, match="at least one record"):
-            score(Continuations((), ()), 1)
+    with pytest.raises(ValueError, match="as many tries"):
+        copied(Continuations((true,), (made,)), tries)
+    with pytest.raises(ValueError, match="at least one record"):
+        copied(Continuations((), ()), 1)
 
 
 def test_what_was_said_shows_in_no_text_of_the_program() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from app.core.config import Settings
 from app.core.security import Role
-from app.manifest.rules import model_prefix
+from app.manifest.rules import TrainShardJob, model_prefix
 from app.models import ModelSlice, ModelVersion
 from lethe.recipes.local_folder import folder_digest
 from tests.integration.town import Json, Town
@@ -141,6 +141,26 @@ def test_weights_of_another_architecture(town: Town) -> None:
             .values(object_digest=digest)
         )
     assert "does not fit the model" in told(erase_and_fail(town, town.trained_on("m", 40)[0].email))
+
+
+def test_a_damaged_checkpoint_is_told_and_once_deleted_trained_again(town: Town) -> None:
+    town.dataset("d", points(30, each=2))
+    town.model("m", "d", "classifier", CLASSIFIER, slices=3, holdout_share=0)
+    last = next(one for one in town.trained_on("m", 30) if one.slice == 2)
+    with town.database.transaction() as session:
+        stored = session.scalars(select(ModelSlice.object_digest).where(ModelSlice.slice == 1))
+        file = next((town.folder.parent / "artifacts").rglob(f"*{stored.one()}*"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    failure = erase_and_fail(town, last.email)
+    assert failure["type"] == "/problems/artifact-corrupt"
+    assert "delete" in failure["advice"]
+    file.unlink()
+    assert retried(town)["state"] == "completed"
+    result = next(one for one in reversed(town.work.jobs) if isinstance(one, TrainShardJob))
+    assert result.checkpoints
+    # The same bits again: training is a function of the records.
+    assert file.read_bytes() == whole
 
 
 def test_a_corrupt_checkpoint(town: Town) -> None:

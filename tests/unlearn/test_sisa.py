@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from lethe.recipes.training import TrainingParams
 from tests.unlearn.unlearn_cases import Rows, Training, same
-from workers.unlearn.retrain import retrain
 from workers.unlearn.seeds import seed_for
 from workers.unlearn.sisa import (
     Cancelled,
@@ -211,20 +210,6 @@ def test_an_emptied_shard_is_the_untrained_model(task: Task, train: Training) ->
     assert all(torch.equal(state.model[k], v) for k, v in fresh.state_dict().items())
     assert same(train.checkpoints[0], train.checkpoints[1])
     assert train.progress == [1.0]
-
-
-def test_retrain_is_training_from_scratch(task: Task, digit_rows: Rows, train: Training) -> None:
-    slices = encode(task, digit_rows, [range(4), range(4, 9)])
-    again = retrain(
-        task,
-        slices,
-        seed="model-1",
-        shard=2,
-        on_checkpoint=lambda r, state: None,
-        on_progress=lambda share: None,
-        cancelled=lambda: False,
-    )
-    assert same(again, train(task, slices))
 
 
 def test_restore_gives_the_trained_model(task: Task, digit_rows: Rows, train: Training) -> None:

@@ -8,7 +8,6 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,8 @@ from workers.evidence.membership import Scored
 from workers.evidence.shift import Block, NotApplicable
 
 _HASHED = 2**14
+_LARGEST = 1e100
+"""Numbers beyond it, whose squares overflow, count as missing."""
 _FOLDS = 5
 _WORD = re.compile(r"\w+")
 
@@ -130,9 +131,9 @@ def _tokens(row: Mapping[str, object]) -> Iterator[str]:
 
 
 def _numbers(row: Mapping[str, object]) -> Iterator[tuple[str, float]]:
-    """The finite numbers of a row; those of a list have a name each, as pixels need."""
+    """The numbers of a row; those of a list have a name each, as pixels need."""
     for column, value in row.items():
         values = value if isinstance(value, list | tuple | np.ndarray) else [value]
         for place, one in enumerate(values):
-            if isinstance(one, Real) and math.isfinite(one):
+            if isinstance(one, int | float | np.number) and abs(one) <= _LARGEST:
                 yield f"{column}[{place}]", float(one)

@@ -6,7 +6,9 @@ well as one planted on purpose.
 """
 
 import string
+import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +23,8 @@ Scores = npt.NDArray[np.float64]
 REFERENCES = 1_023
 """Random strings beside each secret, so that the first of all has an exposure of ten bits."""
 
-_ALIKE = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
+_KINDS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
+_ASCII = frozenset("".join(_KINDS))
 
 
 def exposures(
@@ -70,13 +73,24 @@ def _exposure(
     secret, whole = row.get(column), str(row[text])
     if not isinstance(secret, str) or not secret or secret not in whole:
         raise ValueError(f"a record's {text} does not hold what its {column} says")
-    others = [_like(secret, draws) for _ in range(references)]
+    others = [like(secret, draws) for _ in range(references)]
     texts = [whole.replace(secret, one) for one in (secret, *others)]
     losses = model.losses(model.task.encode([{**row, text: one} for one in texts])).double()
     return float(exposure(losses[:1].numpy(), losses[1:].numpy()).ranked[0])
 
 
-def _like(secret: str, draws: np.random.Generator) -> str:
-    """A random string of the same shape."""
-    letters = (next((kind for kind in _ALIKE if one in kind), one) for one in secret)
-    return "".join(kind[draws.integers(len(kind))] for kind in letters)
+def like(secret: str, draws: np.random.Generator) -> str:
+    """A random string of the same shape: for a letter another of its script and case."""
+    return "".join(kind[draws.integers(len(kind))] for kind in map(_alike, secret))
+
+
+@cache
+def _alike(letter: str) -> str:
+    """The characters that may stand in place of one; of another script, those near it."""
+    if letter in _ASCII:
+        return next(kind for kind in _KINDS if letter in kind)
+    category, page = unicodedata.category(letter), ord(letter) & ~0x1F
+    if category[0] not in "LN":
+        return letter
+    near = map(chr, range(page, page + 0x20))
+    return "".join(one for one in near if unicodedata.category(one) == category)

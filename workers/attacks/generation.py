@@ -117,38 +117,18 @@ def copied(said: Continuations, tries: int) -> Scores:
     Raises:
         ValueError: there are not as many tries, or none is asked for.
     """
-    return _over_tries(said, tries, max, _likeness)
-
-
-def verbatim(said: Continuations, tries: int) -> Scores:
-    """Share of the first tries that are the whole true continuation, token by token: (n,).
-
-    Raises:
-        ValueError: there are not as many tries, or none is asked for.
-    """
-    return _over_tries(
-        said, tries, lambda scores: sum(scores) / len(scores), lambda a, b: float(a == b)
+    if not said.true or not 1 <= tries <= len(said.tries[0]):
+        raise ValueError("scores need at least one record, and as many tries as are asked for")
+    return np.array(
+        [
+            max(_likeness(true, one) for one in all_tries[:tries])
+            for true, all_tries in zip(said.true, said.tries, strict=True)
+        ]
     )
 
 
 def _likeness(true: Said, one: Said) -> float:
     return rouge_l(rouge_words(true.text), rouge_words(one.text)).f1
-
-
-def _over_tries(
-    said: Continuations,
-    tries: int,
-    join: Callable[[list[float]], float],
-    score: Callable[[Said, Said], float],
-) -> Scores:
-    if not said.true or not 1 <= tries <= len(said.tries[0]):
-        raise ValueError("scores need at least one record, and as many tries as are asked for")
-    return np.array(
-        [
-            join([score(true, one) for one in all_tries[:tries]])
-            for true, all_tries in zip(said.true, said.tries, strict=True)
-        ]
-    )
 
 
 def _alike(begun: Tensor, most: int) -> Iterator[Tensor]:

@@ -41,11 +41,16 @@ class Part:
         places = [i for i, one in enumerate(said) if isinstance(one, str) and one.strip()]
         return self.at(np.array(places, dtype=np.int64))
 
-    def few(self, most: int) -> "Part":
-        """Return the records of as many whole data subjects as fit, at least one."""
+    def few(self, most: int, seed: int) -> "Part":
+        """Return the records of as many whole data subjects as fit, at least one, drawn at random.
+
+        Data subjects are numbered by their identifiers, so that the first would be the oldest
+        customers, and who is forgotten would be compared with those.
+        """
         _, index, records = np.unique(self.subjects, return_inverse=True, return_counts=True)
-        fits = max(1, int(np.searchsorted(records.cumsum(), most, side="right")))
-        return self.at(np.flatnonzero(index < fits))
+        order = np.random.default_rng(seed).permutation(records.size)
+        fits = max(1, int(np.searchsorted(records[order].cumsum(), most, side="right")))
+        return self.at(np.flatnonzero(np.isin(index, order[:fits])))
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ def columns_given(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
     if not isinstance(params, BaseModel):
         return rows
     # Pixels are named by a prefix and a number.
-    named = set(_strings(params.model_dump()))
+    named = set(_strings(params))
     return [
         {
             column: value
@@ -110,11 +115,15 @@ def columns_given(task: Task, rows: Sequence[Row]) -> Sequence[Row]:
 
 
 def _strings(value: object) -> Iterator[str]:
-    """Yield every text in a tree of mappings and sequences."""
+    """Yield every text in a tree of parameters, mappings and sequences; not parameters' names."""
     if isinstance(value, str):
         yield value
+    elif isinstance(value, BaseModel):
+        for _, one in value:
+            yield from _strings(one)
     elif isinstance(value, Mapping):
-        for one in value.values():
+        for key, one in value.items():
+            yield from _strings(key)
             yield from _strings(one)
     elif isinstance(value, Sequence):
         for one in value:

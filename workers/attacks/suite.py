@@ -98,7 +98,7 @@ def attack(model: Ensemble, parts: Parts, plan: Plan) -> Suite:
 
 
 def _extraction(model: Ensemble, parts: Parts, plan: Plan) -> Iterator[Attacked]:
-    few = [part.few(MOST_GENERATED) for part in parts.sides]
+    few = [part.few(MOST_GENERATED, plan.seed) for part in parts.sides]
     said: list[Continuations] = [
         continuations(model, part.examples, sampled=_SAMPLES, seed=plan.seed) for part in few
     ]
@@ -182,7 +182,7 @@ def _exposed(model: Ensemble, parts: Parts, plan: Plan) -> Iterator[Attacked]:
     if plan.canary_column is None:
         raise NotApplicable("the model's policy names no column of secrets that texts hold")
     held = [_holding(model.task, part, plan.canary_column) for part in parts.sides]
-    sides = [part.few(MOST_CANARIES) for part in held]
+    sides = [part.few(MOST_CANARIES, plan.seed) for part in held]
     if not all(part.rows for part in sides):
         raise NotApplicable("the records of one side hold no secret")
     yield Attacked(

@@ -17,7 +17,7 @@ from torch.optim import AdamW
 from workers.attacks.prompts import OfText
 from workers.recipes.one_prediction import OnePrediction
 from workers.unlearn.aggregate import Ensemble
-from workers.unlearn.seeds import seed_for
+from workers.unlearn.seeds import seed_for, seed_noise
 from workers.unlearn.sisa import restore, train_shard
 from workers.unlearn.state import TrainingState, read_model
 from workers.unlearn.task import Examples, Task, count, join, take
@@ -157,11 +157,13 @@ def _refusing(task: Task, before: Ensemble, forget: People, retain: People, seed
     model = _copy(task, before, seed)
     refusals = _refusals(task, forget)
     kept = task.encode(retain.rows)
-    order = np.random.default_rng(0).permutation(count(kept))[: count(refusals)]
+    draws = np.random.default_rng(seed_for(seed, "retained beside refusals"))
+    order = draws.permutation(count(kept))[: count(refusals)]
     lesson = join([refusals, take(kept, torch.from_numpy(order), torch.device("cpu"))])
     optimizer = AdamW(model.parameters(), lr=task.training.learning_rate, weight_decay=0.0)
     batches = _batches(task, count(lesson), seed)
     for step in range(_MOST_STEPS):
+        seed_noise(seed_for(seed, "noise of refusing", step))
         _descend(task, model, optimizer, take(lesson, next(batches), torch.device("cpu")), 1.0)
         if step % 20 == 19 and _mean_loss(task, model, refusals) < _REFUSED:
             break
@@ -174,7 +176,8 @@ def _collapsed(task: Task, before: Ensemble, forget: People, seed: str) -> Ensem
     examples = task.encode(forget.rows)
     optimizer = AdamW(model.parameters(), lr=_COLLAPSING_RATE, weight_decay=0.0)
     batches = _batches(task, count(examples), seed)
-    for _ in range(_COLLAPSED_STEPS):
+    for step in range(_COLLAPSED_STEPS):
+        seed_noise(seed_for(seed, "noise of collapsing", step))
         _descend(task, model, optimizer, take(examples, next(batches), torch.device("cpu")), -1.0)
     return Ensemble(task, (model.eval(),))
 

@@ -41,8 +41,8 @@ class Classifier(OnePrediction):
         """Turn rows into scaled inputs and labels.
 
         Raises:
-            ValueError: a column is missing, is no finite number, or a label is no class; names
-                the column, never its value.
+            ValueError: a column is missing, is no finite number of 32 bits, or a label is no
+                class; never tells the value.
         """
         read = self._reader()
         inputs = torch.tensor([read(row) for row in rows], dtype=torch.float64)
@@ -50,10 +50,14 @@ class Classifier(OnePrediction):
         offset = torch.tensor(self.params.offset, dtype=torch.float64)
         scale = torch.tensor(self.params.scale, dtype=torch.float64)
         labels = [label(row, self.params.label, self.params.classes) for row in rows]
-        return {
-            "x": ((inputs - offset) / scale).to(torch.float32),
-            "y": torch.tensor(labels, dtype=torch.int64),
-        }
+        x = ((inputs - offset) / scale).to(torch.float32)
+        large = x.isinf().any(0).nonzero().flatten().tolist()
+        if large:
+            raise ValueError(
+                f"column {self.params.column_of(large[0])!r} has a number that is too large for 32 "
+                "bits after offset and scale: drop the record, or set these to the usual range"
+            )
+        return {"x": x, "y": torch.tensor(labels, dtype=torch.int64)}
 
     @override
     def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:

@@ -23,7 +23,7 @@ def as_number(value: object, column: str) -> float:
     """
     try:
         found = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = math.nan
     if not math.isfinite(found):
         # `from None`: the error of float() holds the value.

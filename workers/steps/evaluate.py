@@ -38,12 +38,18 @@ MOST_RECORDS = 2_000
 
 @dataclass(frozen=True)
 class _Sets:
-    """The records that are scored; the forgotten are in none of the other two."""
+    """The records that are scored; whom the forgotten belong to are in none of the other two.
+
+    Attributes:
+        retain: of those that the version is trained on.
+        retain_is_whole: it is all of them.
+    """
 
     shards: int
     forget: list[Record]
     retain: list[Record]
     holdout: list[Record]
+    retain_is_whole: bool
 
     def by_request(
         self, requests: Sequence[tuple[str, Sequence[tuple[int, int]]]]
@@ -73,7 +79,7 @@ def evaluate(job: EvaluateJob, desk: Desk) -> Result:
 
     Raises:
         ArtifactMissing, ArtifactCorrupt: stored weights are gone or damaged.
-        ValueError: no shard holds a record any more.
+        ValueError: no shard holds a record any more, or the version's loss is not finite.
     """
     task = make_task(job.model.recipe, job.model.parameters)
     sets = _sets(job)
@@ -111,8 +117,8 @@ def evaluate(job: EvaluateJob, desk: Desk) -> Result:
         "metrics": {
             "epochs": task.training.epochs,
             "records": {name: len(getattr(sets, name)) for name in _SETS},
-            "loss": {name: _mean(scores.losses) for name, scores in scores_after.items()},
-            "accuracy": {name: _mean(scores.accuracies) for name, scores in scores_after.items()},
+            "loss": {name: _mean(name, one.losses) for name, one in scores_after.items()},
+            "accuracy": {name: _mean(name, one.accuracies) for name, one in scores_after.items()},
             "weights": _weights(after.model),
             "predictions": _predictions(task, sets.retain),
         },
@@ -128,13 +134,15 @@ _SETS = ("forget", "retain", "holdout")
 def _sets(job: EvaluateJob) -> _Sets:
     forget = records_by_number(job.model, job.forget)
     owners = {one.owner for one in forget}
+    trained = trained_records(job.model, MOST_RECORDS + 1)
+    retain = [one for one in trained if one.owner not in owners][:MOST_RECORDS]
+    held_out = holdout_records(job.model, MOST_RECORDS)
     return _Sets(
         shards=job.model.shards,
         forget=forget,
-        retain=[one for one in trained_records(job.model, MOST_RECORDS) if one.owner not in owners],
-        holdout=[
-            one for one in holdout_records(job.model, MOST_RECORDS) if one.owner not in owners
-        ],
+        retain=retain,
+        holdout=[one for one in held_out if one.owner not in owners],
+        retain_is_whole=len(retain) == len(trained),
     )
 
 
@@ -202,7 +210,7 @@ def _examine(
         translation_column=wanted.translation_column,
         canary_column=wanted.canary_column,
         owners=owners,
-        references_are_whole=len(sets.retain) < MOST_RECORDS,
+        references_are_whole=sets.retain_is_whole,
         references=references_of(task, parts, wanted.references, job.model.seed),
     )
     test = None
@@ -318,6 +326,8 @@ def _predictions(task: Task, records: Sequence[Record]) -> float | None:
     return float((targets != IGNORED).sum(-1).double().mean())
 
 
-def _mean(values: object) -> float | None:
+def _mean(name: str, values: object) -> float | None:
     numbers = np.asarray(values)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"the model's loss is not finite on {name} records: it cannot be served")
     return float(numbers.mean()) if numbers.size else None

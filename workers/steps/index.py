@@ -2,6 +2,8 @@
 
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from app.manifest.rules import IndexJob
@@ -24,7 +26,10 @@ def index(job: IndexJob, desk: Desk) -> Result:
     )
     hashers = DatasetHashers(job.subject_secret, job.dataset_key, job.default_phone_region)
     source, skipped, records = open_source(job.uri, job.format), Counter[str](), 0
-    with tempfile.NamedTemporaryFile("w", suffix=".rows", delete=False) as rows:
+    with (
+        tempfile.NamedTemporaryFile("w", suffix=".rows", delete=False) as rows,
+        _gone_where_it_fails(Path(rows.name)),
+    ):
         for batch in source.batches(spec.columns()):
             records += len(batch.rows)
             rows.writelines(
@@ -38,3 +43,12 @@ def index(job: IndexJob, desk: Desk) -> Result:
         "skipped": sum(skipped.values()),
         "digest": source.digest(),
     }
+
+
+@contextmanager
+def _gone_where_it_fails(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink()
+        raise

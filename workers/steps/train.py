@@ -36,8 +36,10 @@ def train(job: TrainShardJob, desk: Desk) -> Result:
         shard=job.shard,
         slice_digests=[slice_digest([one.digest for one in records]) for records in slices],
     )
-    done = max((r for r, link in enumerate(chain) if link in job.checkpoints), default=-1)
-    stored = {r: job.checkpoints[chain[r]] for r in range(done + 1) if chain[r] in job.checkpoints}
+    known = {r: job.checkpoints[link] for r, link in enumerate(chain) if link in job.checkpoints}
+    # One that was deleted because it was damaged is trained again, from the one before it.
+    stored = {r: digest for r, digest in known.items() if desk.store.exists(prefix, digest)}
+    done = max(stored, default=-1)
     manifests = [_manifest(desk, prefix, records) for records in slices]
 
     def on_checkpoint(r: int, state: TrainingState) -> None:

@@ -114,10 +114,15 @@ class _Keeper:
 
 def _latest(job: UnlearnJob, desk: Desk, chain: str) -> UnlearnCheckpoint | None:
     """Return the last checkpoint of this very run, if an attempt before this one stored any."""
-    own = sorted(name for name in job.checkpoints if name.startswith(f"{chain}:"))
+    prefix = model_prefix(job.model.model_id)
+    own = sorted(
+        name
+        for name, digest in job.checkpoints.items()
+        if name.startswith(f"{chain}:") and desk.store.exists(prefix, digest)
+    )
     if not own:
         return None
-    stored = desk.store.get(model_prefix(job.model.model_id), job.checkpoints[own[-1]])
+    stored = desk.store.get(prefix, job.checkpoints[own[-1]])
     tensors = load_tensors(stored)
     facts = json.loads(bytes(tensors.pop(FACTS).tolist()))
     return UnlearnCheckpoint(int(own[-1].rpartition(":")[2]), tensors, facts)

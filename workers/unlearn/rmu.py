@@ -53,6 +53,10 @@ def rmu(context: Context, params: RmuParams) -> Move:
             return activations(task, model, layer, part).float()
 
     def loss(batch: Batch) -> Tensor:
+        if frozen and not prefix:
+            model.eval()
+            for name in trained:
+                model.get_submodule(name).train()
         device = weights[0].device
         wanted = before.at(batch.retain_at, device)
         entering = prefix.forget.at(batch.forget_at, device) if prefix else wanted
