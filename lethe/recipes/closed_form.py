@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lethe.recipes.classifier import ClassifierParams, ImageColumns, Number, Positive
 from lethe.recipes.spec import RecipeSpec
+from lethe.recipes.transformer import FrozenBackbone
 
 
 class FourierFeatures(BaseModel):
@@ -27,14 +28,16 @@ class FourierFeatures(BaseModel):
 class FrozenFeaturesParams(BaseModel):
     """How a record becomes features that no training ever changes.
 
-    An input x counts as (x - offset) / scale. Without `fourier` the inputs are the features. One
-    constant feature comes last in either case, so that a model needs no intercept.
+    An input x counts as (x - offset) / scale; of a text the inputs are what the frozen backbone
+    makes of it, which comes scaled. Without `fourier` the inputs are the features. One constant
+    feature comes last in either case, so that a model needs no intercept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     features: tuple[str, ...] | None = Field(default=None, min_length=1)
     image: ImageColumns | None = None
+    text: FrozenBackbone | None = None
     label: str
     classes: int = Field(ge=2, le=1000)
     offset: Number | tuple[Number, ...] = 0.0
@@ -42,13 +45,22 @@ class FrozenFeaturesParams(BaseModel):
     fourier: FourierFeatures | None = None
 
     @model_validator(mode="after")
-    def _columns_fit(self) -> Self:
-        _ = self.columns
+    def _inputs_fit(self) -> Self:
+        if [self.features, self.image, self.text].count(None) != 2:
+            raise ValueError("frozen features need exactly one of features, image and text")
+        if self.text is None:
+            _ = self.columns
+        elif (self.offset, self.scale) != (0.0, 1.0):
+            raise ValueError("offset and scale are for numbers: what is made of a text is scaled")
         return self
 
     @property
     def columns(self) -> ClassifierParams:
-        """The same columns as the recipe `classifier` names them, which reads them."""
+        """The same columns as the recipe `classifier` names them, which reads them.
+
+        Raises:
+            ValueError: a text is read instead.
+        """
         return ClassifierParams(
             features=self.features,
             image=self.image,
@@ -59,9 +71,14 @@ class FrozenFeaturesParams(BaseModel):
         )
 
     @property
+    def inputs(self) -> int:
+        """Number of values that describe one record."""
+        return self.columns.inputs if self.text is None else self.text.width
+
+    @property
     def width(self) -> int:
         """Number of features, the constant one included."""
-        return 1 + (self.columns.inputs if self.fourier is None else self.fourier.width)
+        return 1 + (self.inputs if self.fourier is None else self.fourier.width)
 
 
 class ClosedFormParams(FrozenFeaturesParams):
@@ -83,5 +100,5 @@ SPEC = RecipeSpec(
     version=1,
     params=ClosedFormParams,
     offers=lambda _: frozenset({"checkpoints", "gram"}),
-    implementation="workers.recipes.closed_form:ClosedForm",
+    implementation="workers.recipes.closed_form:make_closed_form",
 )

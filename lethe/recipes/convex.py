@@ -39,5 +39,5 @@ SPEC = RecipeSpec(
     version=1,
     params=ConvexParams,
     offers=lambda _: frozenset({"checkpoints", "hessian"}),
-    implementation="workers.recipes.convex:Convex",
+    implementation="workers.recipes.convex:make_convex",
 )

@@ -1,4 +1,4 @@
-"""What any model of `transformers` over text is made from."""
+"""What models of `transformers` over text are made from: those trained, and those left frozen."""
 
 from typing import Literal, Self
 
@@ -18,21 +18,18 @@ class LoraParams(BaseModel):
     target_modules: tuple[str, ...] = Field(min_length=1)
 
 
-class TransformerParams(BaseModel):
-    """What any model of `transformers` over text is made from.
+class PretrainedParams(BaseModel):
+    """Where a model of `transformers` comes from, and what text it is fed.
 
     `config` is a `transformers` configuration with its model_type; tokens' numbers are filled in.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    text: str
     config: dict[str, JsonValue] | None = None
     checkpoint: LocalFolder | None = None
     tokenizer: Literal["bytes"] | LocalFolder = "bytes"
     max_tokens: int = Field(default=128, ge=2, le=131_072)
-    lora: LoraParams | None = None
-    training: TrainingParams = TrainingParams()
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -41,3 +38,28 @@ class TransformerParams(BaseModel):
         if self.config is not None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("config needs a model_type, such as gpt2")
         return self
+
+
+class TransformerParams(PretrainedParams):
+    """What any model of `transformers` over text is made from and trained by."""
+
+    text: str
+    lora: LoraParams | None = None
+    training: TrainingParams = TrainingParams()
+
+
+class FrozenBackbone(PretrainedParams):
+    """A model without a head that turns a text into numbers and is never trained.
+
+    It must be public, and never have seen a record that may have to be erased: what it has learned
+    stays in it.
+
+    Attributes:
+        column: where the text is.
+        width: how many numbers it makes of a text, the hidden size of the model.
+        seed: public; of whatever weights no checkpoint brings.
+    """
+
+    column: str
+    width: int = Field(ge=1, le=16_384)
+    seed: int = Field(default=0, ge=0, lt=2**63)

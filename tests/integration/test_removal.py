@@ -1,12 +1,19 @@
 """Records taken out of what a model has stored of them: exactly from sums, certified by a step."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import select
 
 from app.core.security import Role
+from app.manifest.rules import RemoveJob, TrainShardJob, model_prefix
 from app.models import ModelSlice, ModelVersion
+from lethe.recipes.local_folder import folder_digest
 from tests.integration.town import Json, Town
-from tests.integration.worlds import points
+from tests.integration.worlds import LANGUAGE, notes, points
+from workers.artifacts import ArtifactStore
+from workers.recipes import make_task
+from workers.weights import load_tensors
 
 COLUMNS: Json = {"features": ["x0", "x1", "x2"], "label": "y", "classes": 2}
 CLOSED_FORM: Json = COLUMNS | {"fourier": {"width": 16, "length_scale": 2.0}}
@@ -56,6 +63,37 @@ def test_an_exact_removal_gives_the_bytes_of_a_training_without_the_records(
     removed, trained = stored(town, 2), stored(town, 3)
     assert removed != stored(town, 1)
     assert removed[slices - 1 :: slices] == trained[slices - 1 :: slices]
+
+
+def test_a_head_on_a_frozen_text_backbone_forgets_without_training(
+    town: Town, tmp_path: Path
+) -> None:
+    folder = tmp_path / "base"
+    make_task("causal_lm", LANGUAGE).build(0).save_pretrained(folder)  # type: ignore[operator]
+    named = {"path": str(folder), "sha256": folder_digest(folder)}
+    text = {"column": "text", "checkpoint": named, "max_tokens": 48, "width": 32}
+    town.dataset("d", [row | {"y": place % 2} for place, row in enumerate(notes(PEOPLE))])
+    town.model("m", "d", "closed_form", {"text": text, "label": "y", "classes": 2})
+    before = len(town.work.jobs)
+    request = town.erase(somebody(town))
+    assert request["state"] == "completed"
+    action = of_the_model(request)
+    assert (action["method"], action["guarantee"]) == ("closed_form_head", "exact")
+    verdict = town.run(action["run"])["verdict"]
+    assert (verdict["verdict"], verdict["by"]) == ("pass", "process")
+    assert town.verified(request["id"])["predicate"]["request"]["outcome"] == "completed"
+    done = town.work.jobs[before:]
+    (removal,) = (job for job in done if isinstance(job, RemoveJob))
+    assert not any(isinstance(job, TrainShardJob) for job in done)
+
+    # Trained anew on what is left.
+    town.train("m", "d")
+    ((removed,), (trained,)) = stored(town, 2), stored(town, 3)
+    assert removed == trained != stored(town, 1)[0]
+    store = ArtifactStore(town.settings.artifacts_url)
+    state = load_tensors(store.get(model_prefix(removal.model.model_id), removed or ""))
+    assert state.keys() == {"model/weights", "model/gram", "model/moments"}
+    assert max(tensor.numel() for tensor in state.values()) == 33 * 33
 
 
 def test_a_certified_removal_passes_by_its_bound_and_is_made_exact_later(town: Town) -> None:

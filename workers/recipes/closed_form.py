@@ -18,12 +18,14 @@ from lethe.recipes.classifier import ClassifierParams
 from lethe.recipes.closed_form import ClosedFormParams, FourierFeatures, FrozenFeaturesParams
 from lethe.recipes.training import TrainingParams
 from workers.recipes.classifier import Classifier
+from workers.recipes.columns import label
 from workers.recipes.one_prediction import OnePrediction
+from workers.recipes.transformer import Backbone, make_backbone
 from workers.unlearn.closed_form_head import UNIT, integer_sums, most_records, solve
 from workers.unlearn.task import Examples, Removed, count
 
 INPUT_RANGE = 64
-"""Largest size of an input after offset and scale; keeps every product below 2^53."""
+"""Largest size of an input, of numbers after offset and scale; keeps every product below 2^53."""
 
 ONCE = TrainingParams(epochs=1, batch_size=1024)
 """What a recipe without a gradient loop says of its training; the batch size is for scoring."""
@@ -47,8 +49,7 @@ class FrozenFeatures(nn.Module):
         super().__init__()
         self._fourier = params.fourier is not None
         if params.fourier is not None:
-            inputs = params.columns.inputs
-            for name, tensor in _draw(params.fourier, inputs).items():
+            for name, tensor in _draw(params.fourier, params.inputs).items():
                 self.register_buffer(name, tensor, persistent=False)
 
     @property
@@ -97,9 +98,14 @@ class ClosedFormHead(nn.Module):
 
 @dataclass(frozen=True)
 class ClosedForm(OnePrediction):
-    """The head as a task; examples hold x (n, inputs) float32 and y (n,) int64."""
+    """The head as a task; examples hold x (n, inputs) float32 and y (n,) int64.
+
+    The backbone belongs to the task and not to its models, so that it is in no state that is
+    stored; it is None where the parameters name no text.
+    """
 
     params: ClosedFormParams
+    backbone: Backbone | None = None
 
     @property
     def training(self) -> TrainingParams:
@@ -114,9 +120,9 @@ class ClosedForm(OnePrediction):
         """Turn rows into scaled inputs and labels.
 
         Raises:
-            ValueError: as `encode_within_range`.
+            ValueError: as `encode_frozen`.
         """
-        return encode_within_range(self.params.columns, rows)
+        return encode_frozen(self.params, self.backbone, rows)
 
     @override
     def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
@@ -176,6 +182,46 @@ class ClosedForm(OnePrediction):
         head.moments.copy_(moments)
 
 
+def make_closed_form(params: ClosedFormParams) -> ClosedForm:
+    """Bind the recipe to its parameters and load the backbone that they name, if any.
+
+    Raises:
+        FileNotFoundError, ValueError: as `make_backbone`.
+    """
+    return ClosedForm(params, backbone_of(params))
+
+
+def backbone_of(params: FrozenFeaturesParams) -> Backbone | None:
+    """Load the backbone that the parameters name; None where they name no text.
+
+    Raises:
+        FileNotFoundError, ValueError: as `make_backbone`.
+    """
+    return None if params.text is None else make_backbone(params.text)
+
+
+def encode_frozen(
+    params: FrozenFeaturesParams,
+    backbone: Backbone | None,
+    rows: Sequence[Mapping[str, object]],
+) -> Examples:
+    """Turn rows into inputs and labels: numbers as they are, texts by the backbone.
+
+    What the backbone makes of a text is brought to mean 0 and variance 1 (Ba et al. 2016, arXiv
+    1607.06450, equation 3, without parameters), cut to `INPUT_RANGE` and rounded to 1 / `UNIT`.
+
+    Raises:
+        ValueError: as `encode_within_range` and `Backbone.mean_states`, or the label column holds
+            no class; names the column, never its value.
+    """
+    if backbone is None:
+        return encode_within_range(params.columns, rows)
+    labels = [label(row, params.label, params.classes) for row in rows]
+    means = backbone.mean_states(rows)
+    x = nn.functional.layer_norm(means, means.shape[1:]).clamp(-INPUT_RANGE, INPUT_RANGE)
+    return {"x": x.mul(UNIT).round().div(UNIT), "y": torch.tensor(labels, dtype=torch.int64)}
+
+
 def encode_within_range(
     columns: ClassifierParams, rows: Sequence[Mapping[str, object]]
 ) -> Examples:
@@ -188,16 +234,10 @@ def encode_within_range(
     far = (examples["x"].abs() > INPUT_RANGE).any(0).nonzero().flatten().tolist()
     if far:
         raise ValueError(
-            f"column {_column(columns, far[0])!r} must lie between -{INPUT_RANGE} and "
+            f"column {columns.column_of(far[0])!r} must lie between -{INPUT_RANGE} and "
             f"{INPUT_RANGE} after offset and scale: set these to the column's usual range"
         )
     return examples
-
-
-def _column(columns: ClassifierParams, i: int) -> str:
-    if columns.image is None:
-        return (columns.features or ())[i]
-    return columns.image.column or f"{columns.image.prefix}{i}"
 
 
 def _head(model: nn.Module) -> ClosedFormHead:

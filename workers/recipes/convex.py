@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from lethe.recipes.convex import ConvexParams
 from lethe.recipes.training import TrainingParams
-from workers.recipes.closed_form import ONCE, FrozenFeatures, encode_within_range
+from workers.recipes.closed_form import ONCE, FrozenFeatures, backbone_of, encode_frozen
 from workers.recipes.one_prediction import OnePrediction
+from workers.recipes.transformer import Backbone
 from workers.unlearn.closed_form_head import UNIT
 from workers.unlearn.newton_removal import Step, clip_rows, fit, removal_step, spectral_norm
 from workers.unlearn.seeds import seed_for
@@ -57,9 +58,13 @@ class ConvexModel(nn.Module):
 
 @dataclass(frozen=True)
 class Convex(OnePrediction):
-    """The regressions as a task; examples hold x (n, inputs) float32 and y (n,) int64."""
+    """The regressions as a task; examples hold x (n, inputs) float32 and y (n,) int64.
+
+    The backbone is as in `ClosedForm`.
+    """
 
     params: ConvexParams
+    backbone: Backbone | None = None
 
     @property
     def training(self) -> TrainingParams:
@@ -74,9 +79,9 @@ class Convex(OnePrediction):
         """Turn rows into scaled inputs and labels.
 
         Raises:
-            ValueError: as `encode_within_range`.
+            ValueError: as `encode_frozen`.
         """
-        return encode_within_range(self.params.columns, rows)
+        return encode_frozen(self.params, self.backbone, rows)
 
     @override
     def log_distribution(self, model: nn.Module, examples: Examples) -> Tensor:
@@ -144,6 +149,15 @@ class Convex(OnePrediction):
                 model.weights.detach(), gone_targets, kept_targets, strict=True
             )
         ]
+
+
+def make_convex(params: ConvexParams) -> Convex:
+    """Bind the recipe to its parameters and load the backbone that they name, if any.
+
+    Raises:
+        FileNotFoundError, ValueError: as `make_backbone`.
+    """
+    return Convex(params, backbone_of(params))
 
 
 def perturbation(params: ConvexParams, seed: str, r: int) -> Tensor:

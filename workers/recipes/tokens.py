@@ -51,15 +51,22 @@ def byte_tokenizer() -> Tokenizer:
 def local_tokenizer(folder: LocalFolder) -> Tokenizer:
     """A tokenizer saved by `transformers` in a local folder; nothing is fetched from a hub.
 
+    Where a text has no beginning and end, those of a class and a separator are taken, as BERT has.
+
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: its content is another than registered, or it has no end-of-text token.
+        ValueError: its content is another than registered, or it has no end-of-text token, or no
+            tokens of text.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder.verified(), local_files_only=True)
-    eos = tokenizer.eos_token_id
+    eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
+    if eos is None:
+        eos, bos = tokenizer.sep_token_id, tokenizer.cls_token_id
     if not isinstance(eos, int):
         raise ValueError("the tokenizer has no end-of-text token: give it one and save it again")
-    bos = tokenizer.bos_token_id
+    # What `transformers` makes of a folder with a model alone, and every text would be empty.
+    if len(tokenizer) == len(set(tokenizer.all_special_ids)):
+        raise ValueError("the tokenizer's folder holds no tokenizer: save it there with its files")
     return Tokenizer(
         ids=lambda text: tokenizer.encode(text, add_special_tokens=False),
         decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),

@@ -5,6 +5,7 @@ trained on records of a data subject. Nothing is fetched from a hub, and no remo
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -12,6 +13,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     PretrainedConfig,
@@ -20,15 +22,20 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from lethe.recipes.local_folder import LocalFolder
-from lethe.recipes.transformer import LoraParams, TransformerParams
+from lethe.recipes.transformer import (
+    FrozenBackbone,
+    LoraParams,
+    PretrainedParams,
+    TransformerParams,
+)
 from workers.recipes.columns import text
 from workers.recipes.tokens import Tokenizer, byte_tokenizer, local_tokenizer
 from workers.unlearn.task import Examples
 
-Kind = type[AutoModelForCausalLM | AutoModelForSequenceClassification]
+Kind = type[AutoModel | AutoModelForCausalLM | AutoModelForSequenceClassification]
 
 
-def tokenizer_of(params: TransformerParams) -> Tokenizer:
+def tokenizer_of(params: PretrainedParams) -> Tokenizer:
     """The tokenizer that the recipe names.
 
     Raises:
@@ -41,7 +48,7 @@ def tokenizer_of(params: TransformerParams) -> Tokenizer:
 
 
 def load(
-    kind: Kind, params: TransformerParams, tokenizer: Tokenizer, **settings: JsonValue
+    kind: Kind, params: PretrainedParams, tokenizer: Tokenizer, **settings: JsonValue
 ) -> PreTrainedModel:
     """Make the model, in float32, without adapters.
 
@@ -54,7 +61,8 @@ def load(
     Raises:
         FileNotFoundError: the checkpoint's folder is missing.
         ValueError: the checkpoint's content is another than registered, or has other shapes
-            than asked for, or the model is too small for the tokenizer or for `max_tokens`.
+            than asked for, or lacks weights of a model without a head, or the model is too small
+            for the tokenizer or for `max_tokens`.
     """
     # Eager attention: the fused kernels have no deterministic gradient on every device.
     if params.checkpoint is not None:
@@ -73,6 +81,10 @@ def load(
                 "the checkpoint has weights of other shapes than the recipe asks for, such as a "
                 "head for another number of classes"
             )
+        # A pooler reads the last hidden state, and nothing here reads the pooler.
+        lacking = [name for name in found["missing_keys"] if not name.startswith("pooler.")]
+        if kind is AutoModel and lacking:
+            raise ValueError("the checkpoint lacks weights of the model that its config names")
     else:
         model = kind.from_config(  # type: ignore[no-untyped-call]
             _config(params, tokenizer, settings), attn_implementation="eager", dtype=torch.float32
@@ -80,6 +92,56 @@ def load(
     _check_size(model.config, params, tokenizer)
     made: PreTrainedModel = model
     return made
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model without a head that nothing trains, and that is part of no state stored."""
+
+    params: FrozenBackbone
+    tokenizer: Tokenizer
+    model: PreTrainedModel
+
+    def mean_states(self, rows: Sequence[Mapping[str, object]]) -> Tensor:
+        """The mean of a text's last hidden states: (n, width) float32.
+
+        Over all tokens of the text, its beginning and end among them; longer texts are cut. It runs
+        on the CPU, one record at a time and unpadded: a matrix product sums in an order that
+        depends on its shape, so a record's last bits would follow from what shares its batch.
+
+        Raises:
+            ValueError: the column is missing or holds no text, or the model makes no finite number
+                of one; names the column only.
+        """
+        column, most = self.params.column, self.params.max_tokens
+        tokens = [self.tokenizer.encode(text(row, column), most) for row in rows]
+        means = torch.empty(len(rows), self.params.width)
+        for mean, ids in zip(means, tokens, strict=True):
+            mean.copy_(_last_states(self.model, ids).mean(0))
+        if not means.isfinite().all():
+            raise ValueError(f"the backbone makes no finite numbers of a text in column {column!r}")
+        return means
+
+
+def make_backbone(params: FrozenBackbone) -> Backbone:
+    """Load a frozen backbone; weights that no checkpoint brings are drawn from its public seed.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        ValueError: a folder's content is another than registered, the model has another width
+            or needs a second text, or as `load`.
+    """
+    tokenizer = tokenizer_of(params)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(params.seed)
+        model = load(AutoModel, params, tokenizer)
+    if model.config.is_encoder_decoder:
+        raise ValueError("a backbone is an encoder or a decoder, not both: take another model")
+    model.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
+    width = _last_states(model, [tokenizer.bos]).shape[-1]
+    if width != params.width:
+        raise ValueError(f"the backbone's hidden states have {width} numbers: set width to that")
+    return Backbone(params, tokenizer, model)
 
 
 def adapt(model: nn.Module, lora: LoraParams) -> None:
@@ -123,8 +185,17 @@ def trim(examples: Examples) -> tuple[Tensor, Tensor]:
     return examples["tokens"][:, :longest], places < length.unsqueeze(1)
 
 
+@torch.no_grad()
+def _last_states(model: PreTrainedModel, ids: list[int]) -> Tensor:
+    """The last hidden states of one text: (tokens, width)."""
+    tokens = torch.tensor([ids])
+    output = model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    states: Tensor = output.last_hidden_state
+    return states[0]
+
+
 def _config(
-    params: TransformerParams, tokenizer: Tokenizer, settings: Mapping[str, JsonValue]
+    params: PretrainedParams, tokenizer: Tokenizer, settings: Mapping[str, JsonValue]
 ) -> PretrainedConfig:
     values: dict[str, JsonValue] = {
         "vocab_size": tokenizer.size,
@@ -137,7 +208,7 @@ def _config(
     return AutoConfig.for_model(str(values.pop("model_type")), **values)
 
 
-def _check_size(config: PretrainedConfig, params: TransformerParams, tokenizer: Tokenizer) -> None:
+def _check_size(config: PretrainedConfig, params: PretrainedParams, tokenizer: Tokenizer) -> None:
     if config.vocab_size < tokenizer.size:
         raise ValueError(f"the model needs a vocabulary of at least {tokenizer.size}")
     # Models without learned positions may name no limit.

@@ -11,7 +11,7 @@ from workers.steps import Desk, Result
 from workers.unlearn.seeds import environment_digest
 from workers.unlearn.sisa import checkpoint_chain, restore, slice_digest
 from workers.unlearn.state import TrainingState, read_model
-from workers.unlearn.task import Removable, join
+from workers.unlearn.task import Removable
 from workers.weights import dump_tensors, load_tensors
 
 
@@ -37,7 +37,9 @@ def remove(job: RemoveJob, desk: Desk) -> Result:
         task, before, seed=model.seed, shard=job.shard, device=torch.device(desk.device)
     )
     slices = shard_slices(model, job.shard)
-    retain = join([task.encode([one.row for one in records]) for records in slices])
+    # Encoding may run a backbone over each record, so only what the method asks for is.
+    needed = slices if "retain" in METHODS[job.method].requires else []
+    retain = task.encode([one.row for records in needed for one in records])
     outcome = task.remove(network, task.encode([one.row for one in forget]), retain)
     desk.on_progress(0.9)
     state = dump_tensors(TrainingState(read_model(network), {}).tensors())
