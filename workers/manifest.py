@@ -44,14 +44,22 @@ def trained_records(model: ModelJob, limit: int) -> list[Record]:
 
 
 def holdout_records(model: ModelJob, limit: int) -> list[Record]:
-    """Return up to `limit` records that the model is never trained on, nor to leave out."""
-    found = [
-        record
-        for source in model.sources
-        for record in _read(source, model.default_phone_region)
-        if record.bucket >= model.holdout_from and not _excluded(source, record)
-    ]
-    return _ordered(found)[:limit]
+    """Return up to `limit` records that the model is never trained on, nor to leave out.
+
+    Of whole owners, those with the smallest digest first: part of somebody's records is less like
+    them than all. The first owner is taken whatever the limit.
+    """
+    by_owner: dict[str, list[Record]] = {}
+    for source in model.sources:
+        for record in _read(source, model.default_phone_region):
+            if record.bucket >= model.holdout_from and not _excluded(source, record):
+                by_owner.setdefault(record.owner, []).append(record)
+    taken: list[Record] = []
+    for own in sorted(by_owner.values(), key=lambda records: min(one.digest for one in records)):
+        if taken and len(taken) + len(own) > limit:
+            break
+        taken += own
+    return _ordered(taken)
 
 
 def records_by_number(model: ModelJob, wanted: Sequence[tuple[int, int]]) -> list[Record]:

@@ -101,7 +101,7 @@ def starts_at(policy: StartPolicy, waiting: Waiting) -> datetime:
     if policy.window is not None and spec.guarantee == "exact" and spec.way == "train":
         start = policy.window.at_or_after(start)
     start = min(start, latest)
-    if waiting.requests and spec.guarantee == "exact":
+    if waiting.requests and spec.guarantee == "exact" and spec.way == "train":
         start = max(start, policy.exact_not_before or start)
     return start
 

@@ -45,7 +45,7 @@ class Check:
       often the test sees a leak of `details["share"]` at level `details["alpha"]`.
     - `shift`: `p_value` of forget set and holdout differing by themselves, whatever the model.
     - `utility`: `estimate` is accuracy after minus before, with its 95 % interval; one record has
-      none.
+      none. `details["balanced"]` where it is the mean over classes.
     - `loss`, `comparison`: shown; they decide nothing.
     - `process`, `storage`: `estimate` counts what does not hold (records still in the manifest or
       in a file, shards that should be untouched and are not), so 0 is what must be.
@@ -190,9 +190,8 @@ def _judge_attack(check: Check, margins: Margins) -> CheckVerdict:
         if controlled:
             reason = f"{found}: not recovered; before unlearning the same attack found the records."
             return CheckVerdict(check.name, "pass", reason)
-        reason = (
-            f"{found}; before unlearning it was not sure of the records either, or was not tried."
-        )
+        then = "it was not tried" if check.positive_control is None else "it was not sure of them"
+        reason = f"{found}; on the version before {then}, so this proves nothing."
         return CheckVerdict(check.name, "reported", reason)
     within = f"0.5 ± {margins.membership:g}"
     if not (CHANCE - margins.membership <= low and high <= CHANCE + margins.membership):
@@ -247,20 +246,24 @@ def _judge_shift(check: Check, margins: Margins) -> CheckVerdict:
 
 
 def _judge_utility(check: Check, margins: Margins) -> CheckVerdict:
-    """Fails a drop that is surely over the limit; one that only looks so is undecided."""
+    """Fails a drop that is surely over the limit; a pass surely excludes one of twice the limit.
+
+    Balanced accuracy can only fail: few records of a rare class leave it undecided on any model.
+    """
     low, high = check.interval
-    reason = f"accuracy changed by {check.estimate:+.3g}"
+    limit, balanced = margins.utility_drop, "balanced" in check.details
+    reason = f"{'balanced ' * balanced}accuracy changed by {check.estimate:+.3g}"
     if check.low is not None:
         reason += f", 95 % interval {low:+.3g} to {high:+.3g}"
-    reason += f"; the limit is a drop of {margins.utility_drop:g}."
-    if high < -margins.utility_drop:
+    reason += f"; the limit is a drop of {limit:g}."
+    if high < -limit:
         return CheckVerdict(check.name, "fail", reason)
-    if check.estimate is not None and check.estimate < -margins.utility_drop:
-        reason += f" Too few records to tell. Needed: {check.would_settle}."
-        return CheckVerdict(check.name, "inconclusive", reason)
-    if low < -margins.utility_drop:
-        reason += " The drop may be over it: too few records to tell."
-    return CheckVerdict(check.name, "pass", reason)
+    if balanced:
+        return CheckVerdict(check.name, "reported", reason)
+    if check.estimate is not None and check.estimate >= -limit and low >= -2 * limit:
+        return CheckVerdict(check.name, "pass", reason)
+    reason += f" Too few records to tell. Needed: {check.would_settle}."
+    return CheckVerdict(check.name, "inconclusive", reason)
 
 
 def _judge_count(check: Check, _margins: Margins) -> CheckVerdict:

@@ -35,6 +35,10 @@ def failed_unlearning(session: Session, run_id: UUID) -> list[str]:
 
 def own_p_values(session: Session, run_id: UUID) -> dict[str, float]:
     """Return how surely each request's data subject stands out by itself, by request."""
-    query = select(Step.result).where(Step.run_id == run_id, Step.kind == "evaluate")
+    query = (
+        select(Step.result)
+        .where(Step.run_id == run_id, Step.kind == "evaluate")
+        .order_by(Step.created_at, Step.id)
+    )
     results = [one for one in session.scalars(query) if one is not None]
     return {request: p for one in results for request, p in one.get("own", {}).items()}

@@ -65,11 +65,12 @@ def judge(guarantee: Guarantee, checks: Sequence[Check], margins: Margins) -> Ju
        `certified`: its bound decides in the same way, together with utility, which a bound says
        nothing of.
     3. `approximate`: any attack, in either direction, can fail it, and so can a loss of utility. A
-       pass rests on the leading attack, whose interval must lie within the margin, and on the
-       sparse test, because a mean cannot see a leak of a few. Process checks decide nothing.
+       pass rests on the leading attack, whose interval must lie within the margin, on the sparse
+       test, because a mean cannot see a leak of a few, and on a measured utility, without which a
+       ruined model would pass. Process checks decide nothing.
     """
     # 1.
-    shifted = any(one.family == "shift" and succeeds(one.p_value, margins) for one in checks)
+    shifted = _shifted(checks, margins)
     judged = [(one, judge_check(one, margins, shifted)) for one in adjust(checks)]
     deciding = _DECIDING[guarantee]
     decided = tuple(verdict for check, verdict in judged if check.family in deciding)
@@ -82,6 +83,7 @@ def judge(guarantee: Guarantee, checks: Sequence[Check], margins: Margins) -> Ju
     if guarantee != "approximate":
         # 2.
         missing = [] if any(check.family == "process" for check in checks) else ["process"]
+        missing += _unmeasured(checks) if guarantee == "certified" else []
         attacked = [
             verdict.name
             for check, verdict in judged
@@ -99,21 +101,29 @@ def judge(guarantee: Guarantee, checks: Sequence[Check], margins: Margins) -> Ju
     # 3.
     leading = [check for check in checks if check.leads]
     missing = sorted({"membership", "sparse"} - {check.family for check in leading})
+    missing += _unmeasured(checks)
     verdict = _worst(decided, missing)
     summary = _statistics_summary(verdict, decided, missing, margins)
     return Judgement(verdict, "statistics", shown, summary)
 
 
 def judge_own(
-    judgement: Judgement, p_values: Mapping[str, float], margins: Margins
+    judgement: Judgement,
+    checks: Sequence[Check],
+    p_values: Mapping[str, float],
+    margins: Margins,
 ) -> tuple[OwnVerdict, ...]:
     """Returns a verdict on each request's own data subject, by request, besides the run's.
 
     `p_values` say how surely each stands out from people never seen, unadjusted; they are adjusted
     over the requests (Holm 1979), at the tail test's part of alpha. One data subject can fail by
-    statistics from one model, and can pass only by process.
+    statistics from one model, and can pass only by process. Where the sets of `checks` differ
+    without any model, an attack that is not calibrated says nothing of anybody.
     """
     by_statistics = judgement.by == "statistics"
+    misled = _shifted(checks, margins) and not any(
+        one.leads and one.family == "membership" and one.details.get("calibrated") for one in checks
+    )
     adjusted = dict(zip(p_values, _holm(list(p_values.values())), strict=True))
     verdicts = []
     for request, p_value in p_values.items():
@@ -121,6 +131,9 @@ def judge_own(
         said = f"Stands out from people never seen with p {p_value:.3g}"
         if not by_statistics:
             verdict, reason = judgement.verdict, "As the run, by its process."
+        elif misled:
+            verdict = "inconclusive"
+            reason = f"{said}, but so they do without any model: this says nothing."
         elif own < margins.alpha:
             verdict, reason = "fail", f"{said}, {own:.3g} adjusted: still looks trained on."
         else:
@@ -178,6 +191,15 @@ def after(verdict: Verdict, guarantee: Guarantee, stronger_possible: bool) -> Ne
     if stronger_possible:
         return "escalate"
     return "await_acceptance" if verdict == "inconclusive" else "fail"
+
+
+def _shifted(checks: Sequence[Check], margins: Margins) -> bool:
+    """Whether forget set and holdout are told apart without any model."""
+    return any(one.family == "shift" and succeeds(one.p_value, margins) for one in checks)
+
+
+def _unmeasured(checks: Sequence[Check]) -> list[str]:
+    return [] if any(one.family == "utility" for one in checks) else ["utility"]
 
 
 def _holm(p_values: Sequence[float]) -> list[float]:

@@ -44,7 +44,7 @@ def judge_run(session: Session, settings: Settings, run: Run, now: datetime) -> 
     if reasons:
         summary = f"The method failed and left the model as it was: {reasons[0]}"
         judgement = Judgement("fail", judgement.by, judgement.checks, summary)
-    own = judge_own(judgement, repository.own_p_values(session, run.id), margins)
+    own = judge_own(judgement, checks, repository.own_p_values(session, run.id), margins)
     singled_out = sum(one.verdict == "fail" for one in own)
     if singled_out and judgement.verdict != "fail":
         summary = f"Of {len(own)} requests, {singled_out} concern people who still look trained on."

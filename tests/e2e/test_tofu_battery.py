@@ -237,11 +237,11 @@ def test_each_author_has_a_verdict_of_their_own(case: Case) -> None:
     requests = {f"request-{n}" for n in np.unique(case.world.parts.forget.subjects).tolist()}
     assert len(requests) == FORGOTTEN
     by_statistics, found = case.by_statistics("never unlearned"), case.found["never unlearned"]
-    kept = judge_own(by_statistics, found.own, MARGINS)
+    kept = judge_own(by_statistics, [], found.own, MARGINS)
     assert {one.request for one in kept} == requests
     # One author is too few to be failed among twenty against such a holdout, and never passes.
     assert {one.verdict for one in kept} == {"inconclusive"}
-    erased = judge_own(case.by_process("retrained"), case.found["retrained"].own, MARGINS)
+    erased = judge_own(case.by_process("retrained"), [], case.found["retrained"].own, MARGINS)
     assert {one.request for one in erased} == requests
     assert {one.verdict for one in erased} == {"pass"}
     # The never unlearned scores every one of them above the whole holdout.

@@ -210,9 +210,14 @@ def test_a_group_is_not_named() -> None:
 def test_without_forgotten_or_strangers_nothing_is_attacked() -> None:
     task = task_of("classifier")
     _, nobody = examined(task, parts_of(task, forget=0))
-    assert set(by_name(nobody)) == {"utility_retain", "utility_holdout", "calibration"}
+    assert set(by_name(nobody)) == {
+        "utility_retain",
+        "utility_retain_balanced",
+        "utility_holdout",
+        "calibration",
+    }
     _, alone = examined(task, parts_of(task, holdout=0))
-    assert set(by_name(alone)) == {"utility_retain", "utility_similar"}
+    assert set(by_name(alone)) == {"utility_retain", "utility_retain_balanced", "utility_similar"}
     assert nobody.own == alone.own == {}
 
 
@@ -324,7 +329,7 @@ def record(owner: str, bucket: int, number: int = 0) -> Record:
 
 
 def sets_of(shards: int, forget: list[Record], holdout: list[Record]) -> step._Sets:
-    return step._Sets(shards, forget, [], holdout)
+    return step._Sets(shards, forget, [], holdout, retain_is_whole=True)
 
 
 def loaded(*shards: int) -> step._Loaded:

@@ -6,7 +6,7 @@ from scipy import stats
 
 from workers.evidence.loss import forget_loss
 from workers.evidence.types import Evidence
-from workers.evidence.utility import utility
+from workers.evidence.utility import balanced_utility, utility
 
 
 @pytest.fixture
@@ -38,6 +38,34 @@ def test_utility_of_one_record_has_no_interval() -> None:
     assert (evidence.estimate, evidence.low, evidence.level) == (-1.0, None, None)
     unchanged = utility([1.0, 1.0], [1.0, 1.0], [1.0, 0.0], [1.0, 0.0], "holdout")
     assert (unchanged.estimate, unchanged.low, unchanged.high) == (0.0, 0.0, 0.0)
+
+
+def test_balanced_utility_is_the_mean_over_classes(rng: np.random.Generator) -> None:
+    labels = np.repeat([0, 1, 2, 3], [300, 60, 20, 9])
+    before = (rng.random(labels.size) < 0.9).astype(float)
+    after = (rng.random(labels.size) < 0.8).astype(float)
+    evidence = balanced_utility(before, after, labels, "retain")
+    assert evidence is not None
+    changes = [(after - before)[labels == one] for one in (0, 1, 2)]  # too few of class 3
+    assert evidence.estimate == pytest.approx(np.mean([one.mean() for one in changes]))
+    assert evidence.low is not None
+    assert evidence.high is not None
+    halves = np.array([stats.sem(one) for one in changes])
+    half = stats.t.ppf(0.975, 60) * np.sqrt((halves**2).sum()) / 3
+    assert evidence.high - evidence.low == pytest.approx(2 * half, rel=0.1)
+    assert evidence.details["classes"] == 3
+
+
+def test_a_model_that_only_says_the_common_class_loses_balanced_accuracy() -> None:
+    labels = np.repeat([0, 1], [1_970, 30])
+    right, common = np.ones(2_000), (labels == 0).astype(float)
+    assert utility(right, right, right, common, "retain").estimate == -0.015
+    evidence = balanced_utility(right, common, labels, "retain")
+    assert evidence is not None
+    assert (evidence.estimate, evidence.high) == (-0.5, -0.5)
+    assert balanced_utility(right, common, np.zeros(2_000), "retain") is None
+    with pytest.raises(ValueError, match="of the same records"):
+        balanced_utility(right, common, labels[1:], "retain")
 
 
 def test_utility_of_different_records_is_refused() -> None:

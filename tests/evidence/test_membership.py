@@ -87,7 +87,8 @@ def test_what_the_attack_is_stays_with_its_evidence() -> None:
 def test_the_unit_is_the_data_subject() -> None:
     # Three people with 40 records each: the records are many, the people are three.
     subjects = np.repeat([1, 2, 3], 40)
-    evidence = attack(Scored(np.repeat([0.0, 0.1, 0.2], 40), subjects))
+    others = Scored(np.repeat(OTHERS.scores, 40), np.repeat(OTHERS.subjects, 40))
+    evidence = attack(Scored(np.repeat([0.0, 0.1, 0.2], 40), subjects), others)
     assert (evidence.n, evidence.details["forget_records"]) == (3, 120)
     one_each = attack(Scored([0.0, 0.1, 0.2], [1, 2, 3]))
     assert (evidence.low, evidence.p_value) == (one_each.low, one_each.p_value)
@@ -95,7 +96,8 @@ def test_the_unit_is_the_data_subject() -> None:
 
 def test_the_scores_before_are_joined_by_data_subject_too() -> None:
     forget = Scored([0.0, 0.0, 0.0], [1, 2, 1])
-    evidence = attack(forget, Scored([0.0, 0.0], [8, 9]), Before([3.0, 0.5, -3.0], [-1.0, 0.25]))
+    holdout, then = Scored([0.0, 0.0, 0.0], [8, 9, 8]), [-1.0, 0.25, -1.0]
+    evidence = attack(forget, holdout, Before([3.0, 0.5, -3.0], then))
     # Person 1 had 3 and -3 before, so 0 on average.
     assert evidence.details["auc_before"] == 0.75
 

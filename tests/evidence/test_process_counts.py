@@ -32,6 +32,12 @@ def test_what_contradicts_exact_unlearning_is_counted(
     assert evidence.details[detail] == 1
 
 
+def test_states_that_no_manifest_lists_contradict_as_well() -> None:
+    # Otherwise an empty manifest would show everything to be absent.
+    evidence = process_evidence(digests(1), [], {}, {}, unlisted=2)
+    assert (evidence.estimate, evidence.details["unlisted"]) == (2.0, 2)
+
+
 def test_no_record_to_forget_is_no_evidence() -> None:
     with pytest.raises(ValueError, match="without a record to forget"):
         process_evidence([], digests(1), {}, {})

@@ -109,10 +109,22 @@ def test_the_power_does_not_depend_on_the_model_that_is_judged() -> None:
 
 
 def test_few_people_cannot_show_a_power_of_99_percent() -> None:
-    far = Before(np.full(20, 99.0) + np.arange(20), np.zeros(1_000))
-    assert measured_of(np.zeros(20), np.zeros(1_000), far).details["power"] < 0.99
-    many = Before(np.full(100, 99.0) + np.arange(100), np.zeros(1_000))
-    assert measured_of(np.zeros(100), np.zeros(1_000), many).details["power"] > 0.99
+    others = np.arange(1_000.0)
+    far = Before(np.full(20, 9_999.0) + np.arange(20), others)
+    assert measured_of(np.zeros(20), others, far).details["power"] < 0.99
+    many = Before(np.full(100, 9_999.0) + np.arange(100), others)
+    assert measured_of(np.zeros(100), others, many).details["power"] > 0.99
+
+
+def test_scores_that_end_in_a_tie_show_no_power() -> None:
+    rng = np.random.default_rng(3)
+    others, ours = rng.normal(size=1_000), rng.normal(size=100)
+    before = Before(ours + 9, others)
+    assert measured_of(ours, others, before).details["power"] > 0.99
+    # After unlearning whatever is above the limit looks alike, the remembered as well.
+    limit = np.quantile(others, 0.8)
+    rounded = measured_of(np.minimum(ours, limit), np.minimum(others, limit), before)
+    assert rounded.details["power"] == 0.0
 
 
 def test_a_remembered_few_are_seen_that_move_no_mean() -> None:

@@ -267,7 +267,9 @@ def test_scores_set_against_small_models(many: int) -> None:
             assert told[i] == pytest.approx(plain, abs=1e-6)
     assert ("lira" in found) is (many == 4)
     kind = found["rmia"].attack
-    assert (kind.calibrated, kind.threat_model) == (True, "T1")
+    # Only LiRA knows how far models differ on a record, and not only how easy it is.
+    assert (kind.calibrated, kind.threat_model) == (False, "T1")
+    assert "lira" not in found or found["lira"].attack.calibrated
     assert "small models" in kind.reference
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,9 +7,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from workers.evidence.membership import Scored, by_subject
+from workers.evidence.sparse import sparse_test
 from workers.evidence.statistics import (
     auc,
     conformal_p,
+    even,
     holm,
     mann_whitney_p,
     mean_interval,
@@ -93,10 +98,99 @@ def test_mann_whitney_is_exact_where_feasible() -> None:
 
 
 def test_mann_whitney_with_ties_is_the_corrected_approximation() -> None:
-    above, below = [1.0, 2.0, 2.0, 3.0], [2.0, 2.0, 4.0, 5.0, 5.0]
+    rng = np.random.default_rng(2)
+    above, below = rng.integers(0, 9, 200), rng.integers(0, 9, 400)
     expected = stats.mannwhitneyu(above, below, method="asymptotic").pvalue
     assert mann_whitney_p(above, below) == pytest.approx(expected)
     assert mann_whitney_p([1.0, 1.0], [1.0]) == 1.0
+
+
+def test_mann_whitney_with_ties_counts_random_orders() -> None:
+    above, below = [1.0, 2.0, 2.0, 3.0], [2.0, 2.0, 4.0, 5.0, 5.0]
+    ranks = stats.rankdata(above + below)
+    sums = [sum(one) for one in itertools.combinations(ranks, 4)]
+    tails = [
+        sum(one >= ranks[:4].sum() for one in sums),
+        sum(one <= ranks[:4].sum() for one in sums),
+    ]
+    expected = 2 * min(tails) / len(sums)
+    assert mann_whitney_p(above, below) == pytest.approx(expected, abs=0.01)
+    assert mann_whitney_p(below, above) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize(("n", "share"), [(1, 0.05), (5, 0.01), (20, 0.002), (47, 0.05)])
+def test_scores_that_are_mostly_alike_do_not_look_like_a_leak(n: int, share: float) -> None:
+    rng = np.random.default_rng(8)
+    p_values = []
+    for _ in range(400):
+        scores = np.where(rng.random(n + 1_000) < share, rng.random(n + 1_000), 0.0)
+        p_values.append(mann_whitney_p(scores[:n], scores[n:]))
+    # The normal approximation has 2 to 5 % below 1/3,000 here.
+    assert np.mean(np.array(p_values) < 1 / 3_000) == 0.0
+    assert np.mean(np.array(p_values) < 0.05) < 0.08
+    leak = np.zeros(n + 1_000)
+    leak[: max(1, n // 4)] = 1.0
+    assert mann_whitney_p(leak[:n], leak[n:]) < 0.011
+
+
+def counts_of(subjects: np.ndarray, places: np.ndarray) -> list[int]:
+    return sorted(np.unique(subjects[places], return_counts=True)[1].tolist())
+
+
+def test_sets_are_compared_by_as_many_records_of_each_person() -> None:
+    one = np.arange(20)
+    ten = np.repeat(np.arange(100, 150), 10)
+    left, right = even(one, ten)
+    assert (counts_of(one, left), counts_of(ten, right)) == ([1] * 20, [1] * 50)
+    left, right = even(ten, one)
+    assert (counts_of(ten, left), counts_of(one, right)) == ([1] * 50, [1] * 20)
+    # Alike from the beginning, all are kept; places are those of the records.
+    left, right = even(ten, ten + 100)
+    assert (left.tolist(), right.tolist()) == (list(range(500)), list(range(500)))
+
+
+def test_a_person_with_many_records_keeps_what_half_of_the_others_can_match() -> None:
+    person = np.zeros(47, dtype=np.int64)
+    others = np.repeat(np.arange(1, 301), np.repeat([1, 2, 3], 100))
+    left, right = even(person, others)
+    # Two thirds have two records or more, and one third has three.
+    assert (left.size, counts_of(others, right)) == (2, [2] * 200)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    st.lists(st.integers(1, 9), min_size=1, max_size=60),
+)
+def test_numbers_of_records_are_distributed_alike(mine: list[int], theirs: list[int]) -> None:
+    ours = np.repeat(np.arange(len(mine)), mine)
+    others = np.repeat(np.arange(100, 100 + len(theirs)), theirs)
+    left, right = even(ours, others)
+    kept, matched = counts_of(ours, left), counts_of(others, right)
+    assert len(kept) == len(mine)
+    assert len(matched) >= len(theirs) / 2 - 1
+    for k in range(1, 10):
+        share = np.mean(np.array(kept) >= k)
+        # As alike as whole people allow.
+        assert np.mean(np.array(matched) >= k) == pytest.approx(share, abs=1 / len(matched))
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"), [((1, 1), (2, 2)), ((1, 1), (5, 5)), ((5, 5), (1, 1)), ((1, 3), (2, 9))]
+)
+def test_other_numbers_of_records_are_no_leak(
+    mine: tuple[int, int], theirs: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(4)
+    found = []
+    for _ in range(150):
+        sides = []
+        for first, (low, high), people in ((0, mine, 47), (1_000, theirs, 600)):
+            subjects = np.repeat(first + np.arange(people), rng.integers(low, high + 1, people))
+            # Skewed, as losses are, so that a mean of many stands elsewhere than a single one.
+            sides.append(Scored(-(rng.exponential(size=subjects.size) ** 2), subjects))
+        ours, others = by_subject(*sides)
+        found.append([mann_whitney_p(ours, others), sparse_test(*sides, before=None).p_value])
+    assert (np.mean(np.array(found) < 0.05, axis=0) < 0.11).all()
 
 
 def test_large_samples_do_not_take_the_exact_way() -> None:

@@ -135,5 +135,6 @@ def _numbers(row: Mapping[str, object]) -> Iterator[tuple[str, float]]:
     for column, value in row.items():
         values = value if isinstance(value, list | tuple | np.ndarray) else [value]
         for place, one in enumerate(values):
-            if isinstance(one, int | float | np.number) and abs(one) <= _LARGEST:
-                yield f"{column}[{place}]", float(one)
+            plain = one.item() if isinstance(one, np.generic) else one
+            if isinstance(plain, int | float) and abs(plain) <= _LARGEST:
+                yield f"{column}[{place}]", float(plain)

@@ -17,7 +17,8 @@ from workers.evidence.retraining import residual_evidence
 from workers.evidence.shift import NotApplicable, shift_evidence
 from workers.evidence.statistics import subject_means
 from workers.evidence.types import Evidence
-from workers.evidence.utility import calibration, utility
+from workers.evidence.utility import balanced_utility, calibration, utility
+from workers.recipes.one_prediction import OnePrediction
 from workers.unlearn.aggregate import Ensemble, Scores
 from workers.unlearn.task import Examples, count
 
@@ -161,6 +162,10 @@ def _utility(models: Models, parts: Parts, group_column: str | None) -> Iterator
             continue
         before, after = models.scores_before[name], models.scores_after[name]
         yield _used(before, after, name)
+        if isinstance(models.after.task, OnePrediction):
+            right = (before.accuracies.numpy(), after.accuracies.numpy())
+            by_class = balanced_utility(*right, part.examples["y"].numpy(), name)
+            yield from [] if by_class is None else [by_class]
         if group_column is not None and name == "retain":
             yield from _groups(before, after, part, group_column)
     if parts.holdout.rows:

@@ -93,7 +93,7 @@ def by_reference(
 def _calibrated(
     threat: str, reference: str, parts: Parts, ours: Likelihoods, others: Likelihoods
 ) -> Iterator[Attacked]:
-    kind = Attack("reference_loss", calibrated=True, reference=f"holdout, set against {reference}")
+    kind = Attack("reference_loss", reference=f"holdout, set against {reference}")
     kind = replace(kind, threat_model="T3" if threat == "T3" else "T1")
     yield parts.scored(kind, calibrated_scores(ours), calibrated_scores(others))
     rmia = replace(kind, name="rmia")
@@ -101,7 +101,7 @@ def _calibrated(
     population = _together(ours, others)
     yield parts.scored(rmia, *(rmia_scores(one, population) for one in (ours, others)))
     if len(np.asarray(ours.references)) >= _LEAST_FOR_LIRA:
-        lira = replace(kind, name="lira")
+        lira = replace(kind, name="lira", calibrated=True)
         yield parts.scored(lira, lira_offline(ours), lira_offline(others))
 
 

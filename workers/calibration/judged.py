@@ -19,7 +19,8 @@ from workers.evidence.membership import Before, Scored
 from workers.evidence.shift import NotApplicable, shift_evidence
 from workers.evidence.statistics import auc
 from workers.evidence.types import Evidence
-from workers.evidence.utility import utility
+from workers.evidence.utility import balanced_utility, utility
+from workers.recipes.one_prediction import OnePrediction
 from workers.unlearn.aggregate import Ensemble
 
 Indices = npt.NDArray[np.int64]
@@ -37,12 +38,14 @@ class Measured:
         after: the same for each truth.
         use: (losses, accuracies) of the retain set and the holdout, by truth and set name;
             before unlearning under None.
+        classes: of the same records, by set name; empty where a record has no class.
     """
 
     world: World
     before: Sequence[Attacked]
     after: Mapping[Truth, Sequence[Attacked]]
     use: Mapping[tuple[Truth | None, str], tuple[npt.ArrayLike, npt.ArrayLike]]
+    classes: Mapping[str, npt.ArrayLike]
 
 
 @dataclass
@@ -106,6 +109,9 @@ def measure(world: World, plan: Plan) -> Measured:
             for name in ("retain", "holdout")
             for found in [scores[id(model), name]]
         },
+        {name: getattr(parts, name).examples["y"].numpy() for name in ("retain", "holdout")}
+        if isinstance(task, OnePrediction)
+        else {},
     )
 
 
@@ -145,13 +151,18 @@ def _judged(
         }
         after = _against(attacked, chosen)
         checks = battery(after, before, limits)
-        checks += [
-            utility(then[0], now[0], then[1], now[1], name)
-            for name in ("retain", "holdout")
-            for then, now in [(measured.use[None, name], measured.use[truth, name])]
-        ]
+        checks += _utility(measured, truth)
         judgement = judge("approximate", [_check(one) for one in [*checks, *shift]], margins)
         yield truth, judgement.verdict, usual_verdict(after[0])
+
+
+def _utility(measured: Measured, truth: Truth) -> Iterator[Evidence]:
+    for name in ("retain", "holdout"):
+        then, now = measured.use[None, name], measured.use[truth, name]
+        yield utility(then[0], now[0], then[1], now[1], name)
+        if name in measured.classes:
+            by_class = balanced_utility(then[1], now[1], measured.classes[name], name)
+            yield from [] if by_class is None else [by_class]
 
 
 def usual_verdict(losses: Attacked) -> Verdict:

@@ -18,9 +18,11 @@ from workers.evidence.statistics import (
     Sample,
     auc,
     conformal_p,
+    even,
     holm,
     mann_whitney_p,
     newcombe_interval,
+    sample,
     subject_means,
     subjects_needed,
 )
@@ -58,8 +60,9 @@ class Attack:
         name: the check.
         family: what it is about.
         threat_model: what the attacker has.
-        calibrated: each record's score is set against models that never saw it, so that a record
-            that is easy by nature is not taken for one that is remembered.
+        calibrated: each record's score is set against the mean and the spread of models that never
+            saw it, so that neither a record that is easy by nature nor one on which any two models
+            differ is taken for one that is remembered.
         reference: what the forgotten are compared with.
     """
 
@@ -177,27 +180,42 @@ def own_p_values(forget: Scored, holdout: Scored) -> dict[int, float]:
 def by_subject(forget: Scored, holdout: Scored) -> tuple[Sample, Sample]:
     """One score per data subject of each set, the mean of that subject's records.
 
+    Of the records as many as `even` leaves: the mean of one record is further from its like than
+    the mean of ten, so that sets with unequal numbers would be told apart though neither was seen.
+
     Raises:
         ValueError: a set is empty, lengths differ, a score is not finite, or a data subject is in
             both sets.
     """
     if np.intersect1d(np.asarray(forget.subjects), np.asarray(holdout.subjects)).size:
         raise ValueError("a data subject is in both sets; take the forgotten out of the holdout")
-    return subject_means(*forget), subject_means(*holdout)
+    return _means(forget, holdout, forget.scores, holdout.scores)
 
 
 def before_by_subject(forget: Scored, holdout: Scored, before: Before) -> tuple[Sample, Sample]:
     """One score before unlearning per data subject of each set, as `by_subject`."""
-    return (
-        subject_means(before.forget, forget.subjects),
-        subject_means(before.holdout, holdout.subjects),
+    return _means(forget, holdout, before.forget, before.holdout)
+
+
+def _means(
+    forget: Scored, holdout: Scored, ours: npt.ArrayLike, others: npt.ArrayLike
+) -> tuple[Sample, Sample]:
+    sides = [(sample(ours), forget.subjects), (sample(others), holdout.subjects)]
+    owners = [np.asarray(subjects) for _, subjects in sides]
+    if any(own.shape != row.shape for own, (row, _) in zip(owners, sides, strict=True)):
+        raise ValueError("each value needs the data subject that it belongs to")
+    left, right = (
+        subject_means(row[kept], own[kept])
+        for (row, _), own, kept in zip(sides, owners, even(*owners), strict=True)
     )
+    return left, right
 
 
 def _details(forget: Scored, holdout: Scored, ours: Sample, others: Sample) -> dict[str, float]:
+    left, right = even(np.asarray(forget.subjects), np.asarray(holdout.subjects))
     return {
-        "forget_records": float(np.size(np.asarray(forget.scores))),
-        "holdout_records": float(np.size(np.asarray(holdout.scores))),
+        "forget_records": float(left.size),
+        "holdout_records": float(right.size),
         "forget_mean": float(ours.mean()),
         "holdout_mean": float(others.mean()),
     }

@@ -42,6 +42,7 @@ def process_evidence(
     manifest_digests: Collection[bytes],
     untouched_before: Mapping[str, str],
     untouched_after: Mapping[str, str],
+    unlisted: int = 0,
 ) -> Evidence:
     """Count what contradicts exact unlearning; the estimate is 0 where nothing does.
 
@@ -50,6 +51,7 @@ def process_evidence(
         manifest_digests: digests of the records that the new model version was trained on.
         untouched_before: artifact digest of each shard that no record touches, before.
         untouched_after: the same after; a shard that is missing or new contradicts as well.
+        unlisted: stored states that were trained on records which no manifest lists.
 
     Raises:
         ValueError: there is no record to forget, so nothing could be shown.
@@ -67,8 +69,9 @@ def process_evidence(
         unit="record",
         n=len(forget),
         m=len(manifest),
-        estimate=float(left + changed),
+        estimate=float(left + changed + unlisted),
         details={
+            "unlisted": unlisted,
             "left_in_manifest": left,
             "untouched_shards": len(untouched_before),
             "untouched_changed": changed,

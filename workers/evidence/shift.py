@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from workers.evidence.membership import Scored
+from workers.evidence.membership import Scored, by_subject
 from workers.evidence.statistics import (
     Sample,
     auc,
     newcombe_interval,
-    subject_means,
     subjects_needed,
 )
 from workers.evidence.types import Evidence
@@ -63,7 +62,7 @@ def shift_evidence(
     if not blocks:
         raise ValueError("without a block of scores there is nothing to compare")
     _refuse_twice(blocks)
-    sides = [(subject_means(*block.forget), subject_means(*block.holdout)) for block in blocks]
+    sides = [by_subject(block.forget, block.holdout) for block in blocks]
     sizes = np.array([[ours.size, others.size] for ours, others in sides])
     areas = np.array([auc(ours, others) for ours, others in sides])
     variances = np.array([_variance(ours, others) for ours, others in sides])

@@ -11,6 +11,7 @@ from workers.evidence.types import Evidence
 LEVEL = 0.95
 _HALF_WIDTH = 0.01
 _BINS = 15
+_LEAST_OF_CLASS, _LEAST_CLASSES = 10, 2
 
 
 def utility(
@@ -56,6 +57,63 @@ def utility(
         level=LEVEL if n > 1 else None,
         details={name: float(np.mean(row)) for name, row in zip(names, rows, strict=True)},
         would_settle=f"{max(needed or 0, 2)} records, for an interval of {_HALF_WIDTH} either side",
+    )
+
+
+def balanced_utility(
+    before_accuracies: npt.ArrayLike,
+    after_accuracies: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    set_name: str,
+) -> Evidence | None:
+    """Mean over classes of the change of accuracy in each, with Welch's interval.
+
+    A model that has come to call everything by the most common class keeps its accuracy where that
+    class is common, and loses this one (Brodersen et al. 2010, "The balanced accuracy and its
+    posterior distribution").
+
+    Args:
+        before_accuracies: (n,) 0 or 1.
+        after_accuracies: (n,) of the same records in the same order.
+        labels: (n,) the class of each.
+        set_name: which records they are.
+
+    Returns:
+        None where fewer than two classes have ten records, of which little could be said.
+
+    Raises:
+        ValueError: no record, lengths differ, or a value is not finite.
+    """
+    then, now, classes = sample(before_accuracies), sample(after_accuracies), np.asarray(labels)
+    if not then.shape == now.shape == classes.shape:
+        raise ValueError("accuracies before and after and classes must be of the same records")
+    change = now - then
+    groups = [change[classes == one] for one in np.unique(classes)]
+    groups = [one for one in groups if one.size >= _LEAST_OF_CLASS]
+    if len(groups) < _LEAST_CLASSES:
+        return None
+    mean = float(np.mean([one.mean() for one in groups]))
+    squares = np.array([one.var(ddof=1) / one.size for one in groups])
+    weights = np.array([one.size - 1 for one in groups])
+    error = math.sqrt(float(squares.sum())) / len(groups)
+    # Welch and Satterthwaite; where nothing varies there is nothing to widen.
+    freedom = float(squares.sum() ** 2 / (squares**2 / weights).sum()) if error else 1.0
+    low, high = mean_interval(mean, error, freedom, LEVEL)
+    n = sum(one.size for one in groups)
+    return Evidence(
+        name=f"utility_{set_name}_balanced",
+        family="utility",
+        threat_model="T1",
+        reference="the same records, scored by the model before unlearning",
+        unit="record",
+        n=n,
+        m=n,
+        estimate=mean,
+        low=low,
+        high=high,
+        level=LEVEL,
+        details={"balanced": 1.0, "classes": float(len(groups))},
+        would_settle="more records of the rare classes",
     )
 
 

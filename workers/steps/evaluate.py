@@ -96,9 +96,10 @@ def evaluate(job: EvaluateJob, desk: Desk) -> Result:
     examined = Examination([], [], {})
     checks: list[Evidence] = []
     trained, forgotten = _trained_digests(job, desk), _forgotten(job, sets)
-    proof = absence_proofs(trained, forgotten)
+    unlisted = _unlisted(job)
+    proof = None if unlisted else absence_proofs(trained, forgotten)
     if _is_shown_by_process(job, sets):
-        checks.append(_process(job, forgotten, trained))
+        checks.append(_process(job, forgotten, trained, unlisted))
     # A version that was trained elsewhere cannot be scored, and then there is none before.
     if job.before:
         before = _model(task, job.model, job.before, desk)
@@ -111,8 +112,8 @@ def evaluate(job: EvaluateJob, desk: Desk) -> Result:
     desk.on_progress(0.9)
     return {
         "manifest_digest": _store_manifest(job, desk, proof),
-        "manifest_root": proof.root,
-        "manifest_records": proof.size,
+        "manifest_root": None if proof is None else proof.root,
+        "manifest_records": None if proof is None else proof.size,
         "environment": environment(),
         "metrics": {
             "epochs": task.training.epochs,
@@ -237,13 +238,23 @@ def _is_shown_by_process(job: EvaluateJob, sets: _Sets) -> bool:
     return trained_without and bool(sets.forget or job.erased_digests)
 
 
-def _process(job: EvaluateJob, forgotten: set[bytes], trained: set[bytes]) -> Evidence:
+def _process(
+    job: EvaluateJob, forgotten: set[bytes], trained: set[bytes], unlisted: int
+) -> Evidence:
     untouched = _untouched(job) if job.method != "retrain" else set()
     return process_evidence(
         forgotten,
         trained,
         {_place(one): one.object_digest or "" for one in job.before if one.shard in untouched},
         {_place(one): one.object_digest or "" for one in job.after if one.shard in untouched},
+        unlisted,
+    )
+
+
+def _unlisted(job: EvaluateJob) -> int:
+    """Count the stored states whose records no manifest lists: an approximate method made them."""
+    return sum(
+        bool(one.records and one.object_digest and one.manifest_digest is None) for one in job.after
     )
 
 
@@ -283,7 +294,7 @@ def _place(one: SliceRef) -> str:
     return f"shard-{one.shard}/slice-{one.slice}"
 
 
-def _store_manifest(job: EvaluateJob, desk: Desk, proof: ProcessProof) -> str:
+def _store_manifest(job: EvaluateJob, desk: Desk, proof: ProcessProof | None) -> str:
     model = job.model
     return desk.store.put_json(
         model_prefix(model.model_id),
@@ -297,7 +308,7 @@ def _store_manifest(job: EvaluateJob, desk: Desk, proof: ProcessProof) -> str:
                 "holdout_from": model.holdout_from,
             },
             "method": job.method,
-            "merkle": proof.as_dict(),
+            "merkle": None if proof is None else proof.as_dict(),
             "slices": [
                 {
                     "shard": one.shard,

@@ -124,7 +124,8 @@ def test_exact_training_on_request_stays_after_its_day_and_a_promise_has_its_own
     policy = StartPolicy(exact_not_before=NOW + 60 * DAY)
     assert starts_at(policy, waiting()) == NOW + 60 * DAY
     assert starts_at(policy, waiting(requests=0)) == NOW
-    assert starts_at(policy, waiting(method="gradient_ascent")) == NOW
+    for method in ("gradient_ascent", "adapter_sharding", "closed_form_head"):
+        assert starts_at(policy, waiting(method=method)) == NOW
 
 
 @given(

@@ -162,13 +162,15 @@ def test_a_sparse_test_that_names_no_level_shows_no_power() -> None:
     [
         (drop_of(0.0, -0.01, 0.01), "pass", False),
         (drop_of(-0.02, -0.02, -0.02), "pass", False),
-        (drop_of(-0.02, -0.025, -0.015), "pass", True),
+        (drop_of(-0.02, -0.025, -0.015), "pass", False),
         (drop_of(-0.021, -0.03, -0.0201), "fail", False),
         (drop_of(-0.021, -0.03, -0.02), "inconclusive", True),
         (drop_of(-0.3, -0.6, 0.0), "inconclusive", True),
-        (drop_of(-0.01, -0.04, 0.02), "pass", True),
+        (drop_of(-0.01, -0.04, 0.02), "pass", False),
+        # So wide that twice the limit may be lost, or no interval at all.
+        (drop_of(-0.01, -0.041, 0.021), "inconclusive", True),
         (drop_of(-1.0), "inconclusive", True),
-        (drop_of(0.0), "pass", True),
+        (drop_of(0.0), "inconclusive", True),
     ],
 )
 def test_utility(check: Check, verdict: str, too_few: bool) -> None:
@@ -177,6 +179,18 @@ def test_utility(check: Check, verdict: str, too_few: bool) -> None:
     assert ("oo few records to tell" in judged.reason) is too_few
     assert ("interval" in judged.reason) is (check.low is not None)
     assert "the limit is a drop of 0.02" in judged.reason
+
+
+def test_balanced_accuracy_can_fail_and_no_more() -> None:
+    for low, high, verdict in (
+        (-0.3, -0.021, "fail"),
+        (-0.3, -0.01, "reported"),
+        (0, 0, "reported"),
+    ):
+        check = replace(drop_of((low + high) / 2, low, high), details={"balanced": 1.0})
+        judged = judge_check(check, MARGINS)
+        assert judged.verdict == verdict
+        assert judged.reason.startswith("balanced accuracy")
 
 
 def test_what_must_be_zero() -> None:

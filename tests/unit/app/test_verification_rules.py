@@ -86,7 +86,7 @@ def test_an_approximate_run_takes_the_worst_of_its_checks() -> None:
         "pass",
         "Not recovered by these attacks at this power (margin 0.15, alpha 0.01).",
     )
-    undecided = approximate(sparse(power=0.5), lead(), tail())
+    undecided = approximate(sparse(power=0.5), lead(), tail(), utility())
     assert undecided == (
         "inconclusive",
         "Too little evidence: undecided: sparse_test (margin 0.15, alpha 0.01).",
@@ -133,17 +133,20 @@ def test_any_of_these_keeps_an_approximate_run_from_passing(unclear: Check) -> N
     assert approximate(*others, unclear)[0] == "inconclusive"
 
 
-def test_a_pass_needs_a_leading_attack_and_a_sparse_test() -> None:
-    assert approximate(lead(), sparse())[0] == "pass"
+def test_a_pass_needs_a_leading_attack_a_sparse_test_and_a_measured_utility() -> None:
+    assert approximate(lead(), sparse(), utility())[0] == "pass"
     assert approximate() == (
         "inconclusive",
-        "Too little evidence: no membership check was made; no sparse check was made "
-        "(margin 0.15, alpha 0.01).",
+        "Too little evidence: no membership check was made; no sparse check was made; "
+        "no utility check was made (margin 0.15, alpha 0.01).",
     )
-    assert "no sparse check was made (" in approximate(lead(), tail())[1]
-    assert "no membership check was made (" in approximate(sparse(), tail())[1]
+    assert "no sparse check was made (" in approximate(lead(), tail(), utility())[1]
+    assert "no membership check was made (" in approximate(sparse(), tail(), utility())[1]
+    # A model that says nothing any more shows nothing either.
+    assert "evidence: no utility check was made (" in approximate(lead(), sparse())[1]
     # Attacks that do not lead are no ground for a pass, nor is a process.
-    assert approximate(attack(), sparse(), count("process", 0))[0] == "inconclusive"
+    process = count("process", 0)
+    assert approximate(attack(), sparse(), process, utility())[0] == "inconclusive"
     assert approximate(tail(1e-9))[0] == "fail"
 
 
@@ -179,7 +182,7 @@ def test_each_fails_below_its_own_part_of_alpha(check: Check, part: int) -> None
     # The control of the leading attack is adjusted in the same way.
     for factor, passes in ((1.001, False), (0.999, True)):
         control = replace(lead(), positive_control=factor * MARGINS.alpha / 8)
-        assert (approximate(control, sparse())[0] == "pass") is passes
+        assert (approximate(control, sparse(), utility())[0] == "pass") is passes
 
 
 def plain_holm(p_values: Sequence[float]) -> list[float]:
@@ -337,11 +340,14 @@ def test_certified_is_judged_by_its_bound_and_its_utility() -> None:
     useless = judge("certified", [USELESS, bound(0)], MARGINS)
     assert (useless.verdict, useless.summary[:23]) == ("fail", "Failed: utility_retain ")
     assert judge("certified", CLEAN, MARGINS).verdict == "inconclusive"
+    unmeasured = judge("certified", [bound(0)], MARGINS)
+    assert unmeasured.verdict == "inconclusive"
+    assert "no utility check was made (" in unmeasured.summary
 
 
 def test_each_request_is_told_of_its_own_data_subject() -> None:
     clean = judge("approximate", CLEAN, MARGINS)
-    found = judge_own(clean, {"r1": 0.0004, "r2": 0.5, "r3": 0.0007}, MARGINS)
+    found = judge_own(clean, CLEAN, {"r1": 0.0004, "r2": 0.5, "r3": 0.0007}, MARGINS)
     # Holm over three requests, at an eighth of alpha.
     assert [one.adjusted for one in found] == pytest.approx([0.0096, 1.0, 0.0112])
     assert [one.verdict for one in found] == ["fail", "inconclusive", "inconclusive"]
@@ -349,19 +355,30 @@ def test_each_request_is_told_of_its_own_data_subject() -> None:
     assert "still looks trained on" in found[0].reason
     assert "exact retraining would settle it" in found[1].reason
     assert [one.p_value for one in found] == [0.0004, 0.5, 0.0007]
-    assert judge_own(clean, {}, MARGINS) == ()
+    assert judge_own(clean, CLEAN, {}, MARGINS) == ()
+
+
+def test_where_the_sets_differ_without_a_model_nobody_is_singled_out() -> None:
+    shifted = [*CLEAN[:4], shift(0.0099), utility()]
+    clean = judge("approximate", shifted, MARGINS)
+    (own,) = judge_own(clean, shifted, {"r1": 1e-6}, MARGINS)
+    assert own.verdict == "inconclusive"
+    assert "without any model" in own.reason
+    calibrated = [lead(calibrated=1.0), *shifted[1:]]
+    (own,) = judge_own(clean, calibrated, {"r1": 1e-6}, MARGINS)
+    assert own.verdict == "fail"
 
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=6))
 def test_nobody_passes_alone_by_statistics(p_values: dict[str, float]) -> None:
-    for one in judge_own(judge("approximate", CLEAN, MARGINS), p_values, MARGINS):
+    for one in judge_own(judge("approximate", CLEAN, MARGINS), CLEAN, p_values, MARGINS):
         assert one.verdict != "pass"
 
 
 @pytest.mark.parametrize(("wrong", "verdict"), [(0, "pass"), (1, "fail")])
 def test_of_an_exact_run_each_request_has_the_run_s_verdict(wrong: int, verdict: str) -> None:
-    judgement = judge("exact", [tail(1e-9), count("process", wrong)], MARGINS)
-    (own,) = judge_own(judgement, {"r1": 1e-9}, MARGINS)
+    checks = [tail(1e-9), count("process", wrong)]
+    (own,) = judge_own(judge("exact", checks, MARGINS), checks, {"r1": 1e-9}, MARGINS)
     assert (own.verdict, own.reason) == (verdict, "As the run, by its process.")
 
 
