@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -25,6 +25,7 @@ from app.core.db import Database
 from app.core.errors import AppError
 from app.core.migrations import MigrationRefused
 from app.core.migrations import migrate as migrate_database
+from app.core.plain_text import Label
 from app.core.queue import CeleryDoorbell, celery_app
 from app.core.security import Role
 from app.core.signing import PUBLIC_KEYS, create_signing_keys
@@ -129,10 +130,17 @@ def keys_init() -> None:
     typer.echo(f"Signing keys are in {settings.signing_keys}. Give auditors {public_keys}.")
 
 
+def _label(name: str) -> str:
+    try:
+        return TypeAdapter[str](Label).validate_python(name)
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"]) from error
+
+
 @keys.command("create")
 def keys_create(
     role: Annotated[Role, typer.Option(help="What the key lets its holder do.")],
-    name: Annotated[str, typer.Option(help="Who holds it.")],
+    name: Annotated[str, typer.Option(help="Who holds it.", callback=_label)],
 ) -> None:
     """Make an API key and print it, this once."""
     with database_session(load_settings()) as session:

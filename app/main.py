@@ -30,7 +30,8 @@ from app.sla.routes import router as sla
 DESCRIPTION = """
 Carries a person's request to be erased all the way into the trained models.
 
-Errors are RFC 9457 problems with `advice`. Every call that creates takes an `Idempotency-Key`.
+Errors are RFC 9457 problems with `advice`. Every call that creates takes an `Idempotency-Key`, but
+`POST /v1/api-keys`, which refuses one: a token is told once and stored nowhere.
 Authenticate with `Authorization: Bearer <api key>`.
 """
 ROUTERS = (

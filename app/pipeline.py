@@ -45,6 +45,7 @@ from app.runs import service as runs
 from app.sla import service as sla
 from app.verification import service as verification
 from app.verification.rules import after
+from app.verification.stored import files_verdict
 from lethe.methods import EXACT, METHODS, guarantee_of
 from lethe.methods.spec import Guarantee
 
@@ -500,10 +501,11 @@ def finish_step(session: Session, claimed: Claim, result: dict[str, Any], now: d
             promotion.describe_trained(session, run, result)
             verification.store(session, run, result["checks"], now)
         case "erase_records":
-            scanned = result["stored_bytes"]
-            verification.store(session, run, [scanned] if scanned else [], now)
+            verification.store(session, run, result["checks"], now)
             action = runs.actions_of_run(session, run.id)[0]
             inventory.store_erasure(session, run, action.request_id, result, now)
+            # Last: a row that is changed twice locks what it refers to, and the file comes first.
+            run.verdict = files_verdict(result["checks"])
         case _:
             promotion.store_destruction(session, run, result, now)
 

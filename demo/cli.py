@@ -132,8 +132,14 @@ def _play(local: LocalLethe, folder: Path, console: Console) -> str:
 def _keep(local: LocalLethe, dpo_key: str, console: Console) -> None:
     console.print("It all stays on until Ctrl-C:")
     _point_to_pages(local, console)
-    console.print(f"  sign in    with the officer's API key, shown this once: [bold]{dpo_key}[/]")
+    point_to_sign_in(dpo_key, console)
     local.stack.watch()
+
+
+def point_to_sign_in(dpo_key: str, console: Console) -> None:
+    """Show the officer's API key on one line, however narrow the terminal: it is to be copied."""
+    told = f"  sign in    with the officer's API key, shown this once: [bold]{dpo_key}[/]"
+    console.print(told, soft_wrap=True)
 
 
 def _point_to_pages(local: LocalLethe, console: Console) -> None:

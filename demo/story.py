@@ -137,8 +137,8 @@ class Story:
             runs = job.await_verdicts(dpo, request_id, bars)
         self._begin("What was measured, and what it is worth")
         self._say(
-            "An exact method passes by its process: anybody can replay the training. An "
-            "approximate one must convince by measurement, and one person cannot."
+            "An exact method passes by its process: whoever operates Lethe can replay the "
+            "training. An approximate one must convince by measurement, and one person cannot."
         )
         for artifact, run in runs.items():
             self._measured(request_id, artifact, run)
@@ -160,8 +160,9 @@ class Story:
         if own is not None:
             self._say(own)
         report = offline.collect_report(self.callers.auditor, run["id"], run["model"], self.papers)
-        self._say(f"All of it, with plots, is in {report.name} and at")
-        self._say(f"{self.url}/dashboard/runs/{run['id']}")
+        self._say("All of it, with plots, is in this file and at this address:")
+        self.show_whole(str(report))
+        self.show_whole(f"{self.url}/dashboard/runs/{run['id']}")
 
     def _accept(self, request_id: str) -> None:
         self._begin("The officer decides on what stayed open")
@@ -203,8 +204,14 @@ class Story:
             f"$ lethe verify {certificate.name} --key {files.public_keys.name} "
             f"--tree-head {files.tree_head.name} --log {files.entries.name}"
         )
-        self.console.print(Padding(Text(command, style="bold"), (1, 2)))
+        self.console.print()
+        self.show_whole(Text(command, style="bold"))
+        self.console.print()
         verify_command(certificate, files.public_keys, files.tree_head, files.entries, self.console)
+
+    def show_whole(self, text: str | Text) -> None:
+        """Show a path, an address or a command on one line, so that it can be copied."""
+        self.console.print(Text.assemble("  ", text), soft_wrap=True)
 
     def _begin(self, title: str) -> None:
         self.chapter += 1

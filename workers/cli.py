@@ -5,11 +5,13 @@ recipe and seed, on the records that the version's manifest says; where the meth
 says, every stored state comes out as the same bytes. Nothing that is stored is read or changed.
 """
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -25,6 +27,8 @@ from app.core.errors import ConflictError
 from app.manifest.rules import ModelJob, SliceRef, TrainShardJob, model_prefix
 from app.models import ModelVersion
 from app.runs.service import get_run
+from app.supervisor.folders import default_var
+from app.supervisor.running import running_environment
 from lethe.methods import guarantee_of
 from workers.artifacts import ArtifactStore
 from workers.child import do
@@ -79,12 +83,20 @@ def replay(
     shard: Annotated[
         int | None, typer.Option(min=0, help="One shard alone. [default: all]")
     ] = None,
+    var: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LETHE_VAR",
+            help="Folder of the `lethe up` or `lethe demo --keep` that runs, `var` if not named; "
+            "not looked at where LETHE_DATABASE_URL is set.",
+        ),
+    ] = None,
 ) -> None:
     """Train the shards of an exact run again, offline, and compare every digest.
 
     Exit status 0: all that is stored came out the same; 1: something did not; 2: not comparable.
     """
-    settings = load_settings()
+    settings = _settings(var)
     console = Console(highlight=False)
     deterministic()
     with database_session(settings) as session:
@@ -105,6 +117,24 @@ def replay(
         ]
     _tell(found, console)
     raise typer.Exit(_status({one.outcome for one in found}))
+
+
+def _settings(var: Path | None) -> Settings:
+    """Return the settings of the environment, or of the Lethe that runs on `var`.
+
+    Raises:
+        NothingRuns: no database is named, and none answers there.
+    """
+    if "LETHE_DATABASE_URL" in os.environ:
+        return load_settings()
+    running = running_environment(default_var() if var is None else var)
+    return Settings.model_validate(
+        {
+            name.removeprefix("LETHE_").lower(): value
+            for name, value in (running | os.environ).items()
+            if name.startswith("LETHE_")
+        }
+    )
 
 
 def trained_by(session: Session, settings: Settings, run_id: UUID) -> Trained:

@@ -129,6 +129,22 @@ def get_once(
 OnceDep = Annotated[Once, Depends(get_once)]
 
 
+def refuse_once(
+    idempotency_key: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> None:
+    """Refuse an Idempotency-Key where the answer holds a secret, which is not kept to be repeated.
+
+    Raises:
+        InvalidInputError: one was sent.
+    """
+    if idempotency_key is not None:
+        raise InvalidInputError(
+            "This call takes no Idempotency-Key: a token is told once, so nothing can repeat it.",
+            advice="Send it without the header. If an answer was lost, list the keys and revoke "
+            "the one that nobody holds.",
+        )
+
+
 def _parse_key(header: str) -> str:
     try:
         parsed: Any = http_sf.parse(header.encode(), tltype="item")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
 
 from app.access import repository, service
-from app.access.dependencies import PageDep, SessionDep, as_json, require
+from app.access.dependencies import PageDep, SessionDep, as_json, refuse_once, require
 from app.access.schemas import ApiKeyIn, ApiKeyOut, NewApiKeyOut
 from app.access.service import Caller
 from app.core.clock import utc_now
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/api-keys", tags=["API keys"])
 Admin = Annotated[Caller, Depends(require(Role.ADMIN))]
 
 
-@router.post("", status_code=201, response_model=NewApiKeyOut)
+@router.post("", status_code=201, response_model=NewApiKeyOut, dependencies=[Depends(refuse_once)])
 def create(body: ApiKeyIn, _caller: Admin, session: SessionDep) -> Response:
     """Make an API key. Its token is in this answer and nowhere else, so nothing replays it."""
     holder, token = service.create_api_key(session, body.name, body.role, utc_now())

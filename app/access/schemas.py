@@ -3,8 +3,9 @@
 from datetime import datetime
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
+from app.core.plain_text import Label
 from app.core.security import Role
 
 
@@ -12,7 +13,7 @@ class ApiKeyIn(BaseModel):
     """A key to make."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str = Field(min_length=1, max_length=100)
+    name: Label
     role: Role
 
 

@@ -98,6 +98,12 @@ def tree_head(session: Session) -> TreeHead:
     return head
 
 
+def size(session: Session) -> int:
+    """Return how many entries the newest tree head signs; 0 where the log is empty."""
+    head = repository.head(session)
+    return 0 if head is None else head.size
+
+
 def entries(session: Session, start: int, end: int) -> Sequence[AuditLeaf]:
     """Return the entries with start <= index < end, at most 1,000.
 

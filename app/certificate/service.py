@@ -151,7 +151,7 @@ def _action(
         before=before,
         after=after,
         destroyed=destroyed,
-        evidence=() if run is None else _evidence(session, run),
+        evidence=() if run is None else _evidence(session, run) + _not_measured(session, run),
     )
 
 
@@ -227,4 +227,28 @@ def _evidence(session: Session, run: Run) -> tuple[rules.EvidenceSummary, ...]:
         )
         for one in repository.evidence(session, run.id)
         if one["name"] in judged
+    )
+
+
+def _not_measured(session: Session, run: Run) -> tuple[rules.EvidenceSummary, ...]:
+    """Return, for erased records, what nothing in the new files could be looked for, and why."""
+    if run.kind != "erase_records":
+        return ()
+    return tuple(
+        rules.EvidenceSummary(
+            name=one["name"],
+            threat_model="T0",
+            reference="the bytes of the files as they are stored",
+            unit="record",
+            n=0,
+            m=0,
+            estimate=None,
+            low=None,
+            high=None,
+            level=None,
+            margin=None,
+            verdict="inconclusive",
+            reason=f"Not looked for: {one['reason']}.",
+        )
+        for one in repository.step_result(session, run.id, "erase_records").get("not_run", [])
     )

@@ -87,9 +87,14 @@ def normalise(
         )
     if identifier_type == PHONE:
         return _e164(text, default_region)
-    if any(unicodedata.category(character) in _INVISIBLE for character in text):
+    if holds_invisible(text):
         raise InvalidIdentifier(identifier_type, "remove control and other invisible characters")
     return _mailbox(text) if identifier_type == EMAIL else text
+
+
+def holds_invisible(text: str, allowed: str = "") -> bool:
+    """Says whether a text holds control, bidi or other invisible characters but for `allowed`."""
+    return any(unicodedata.category(one) in _INVISIBLE and one not in allowed for one in text)
 
 
 def _mailbox(text: str) -> str:

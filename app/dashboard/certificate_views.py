@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, cast
 
 from app.core.errors import AppError
-from app.dashboard.run_views import CheckView, check_view
+from app.dashboard.check_views import CheckView, check_view
 from app.dashboard.words import GUARANTEES, method_words
 from lethe.certificate import CertificateInvalid, verify_bundle
 from lethe.keys import PublicKeys
@@ -151,14 +151,18 @@ def _done(one: Mapping[str, Any]) -> DoneView:
         replaced=len(before - after),
         kept=len(before & after),
         destroyed=len(one["destroyed"]),
-        checks=tuple(_check(evidence) for evidence in one["evidence"]),
+        checks=tuple(signed_check(evidence, one["guarantee"]) for evidence in one["evidence"]),
     )
 
 
-def _check(evidence: Mapping[str, Any]) -> CheckView:
-    return check_view(
-        evidence, {"checks": [evidence], "margins": {"membership": evidence["margin"]}}
-    )
+def signed_check(evidence: Mapping[str, Any], guarantee: str | None) -> CheckView:
+    """Return a check as a statement has it; the guarantee tells what its verdict rests on."""
+    verdict = {
+        "by": "statistics" if guarantee == "approximate" else "process",
+        "checks": [evidence],
+        "margins": {"membership": evidence["margin"]},
+    }
+    return check_view(evidence, verdict)
 
 
 def _promised(one: Mapping[str, Any]) -> PromisedView:

@@ -98,6 +98,11 @@ def _page_or_problem(handler: Handler) -> Handler:
     return answer
 
 
+def told_moment(moment: datetime, zone: ZoneInfo) -> str:
+    """Return a moment as every page and paper tells it: its minute, cut and not rounded."""
+    return f"{moment.astimezone(zone):%-d %b %Y, %H:%M}"
+
+
 def _static_url(name: str) -> str:
     return f"{ROOT}/static/{name}?{hashlib.sha256(STATIC[name]).hexdigest()[:12]}"
 
@@ -113,7 +118,7 @@ def _day(context: Context, moment: datetime) -> str:
 
 @pass_context
 def _moment(context: Context, moment: datetime) -> str:
-    return f"{moment.astimezone(context['zone']):%-d %b %Y, %H:%M}"
+    return told_moment(moment, context["zone"])
 
 
 def _duration(seconds: float) -> str:

@@ -4,16 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from app.dashboard.check_views import CheckView
 from app.dashboard.plots import Chart, plot_roc, plot_scores
-from app.dashboard.report_words import QUANTITIES, ROLES
-from app.dashboard.run_views import SHOWN_ONLY, CheckView
-from app.dashboard.words import PROVES_NOTHING
-from app.verification.checks import ATTACKS
+from app.dashboard.report_words import COMPARED_IN, POINTS, QUANTITIES, ROLES
 
 _SMALLEST_P: Final = 1e-4
-_COMPARED: Final = frozenset({"membership", "extraction", "recovery", "shift"})
-_OWN_RANKS: Final = frozenset({"tail", "sparse"})
-NOT_JUDGED: Final = "not judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +32,10 @@ class CheckRow:
     p_value: str
     adjusted: str
     verdict: str
+    badge: str
     reason: str
     reference: str
     charts: tuple[Chart, ...]
-
-    @property
-    def badge(self) -> str:
-        """The verdict; one that decides nothing is said to be only shown."""
-        if self.verdict == "reported":
-            return "reported" if self.role == "shown" else PROVES_NOTHING
-        return f"shown: {self.verdict}" if self.role == "shown" else self.verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +46,14 @@ class Group:
     rows: tuple[CheckRow, ...]
 
 
-def check_row(check: Mapping[str, Any], shown: CheckView, by: str | None) -> CheckRow:
-    """Return a check told; `by` says what the run's verdict rests on."""
+def check_row(check: Mapping[str, Any], shown: CheckView) -> CheckRow:
+    """Return a check told."""
     curves: Mapping[str, Sequence[float]] = check.get("curves") or {}
     return CheckRow(
         name=shown.name,
         title=shown.title,
         meaning=shown.meaning,
-        role=role(check, shown.verdict, shown.reason, by),
+        role=shown.role,
         threat_model=check["threat_model"],
         n=told(shown.n),
         m=told(shown.m),
@@ -74,23 +63,11 @@ def check_row(check: Mapping[str, Any], shown: CheckView, by: str | None) -> Che
         p_value=_from_to(p_words(shown.positive_control), p_words(shown.p_value)),
         adjusted=p_words(shown.adjusted),
         verdict=shown.verdict,
+        badge=shown.badge,
         reason=shown.reason,
         reference=shown.reference,
         charts=tuple(one for one in (plot_roc(curves), plot_scores(curves)) if one is not None),
     )
-
-
-def role(check: Mapping[str, Any], verdict: str, reason: str, by: str | None) -> str:
-    """Return what a check is to the run's verdict, as a key of `ROLES`."""
-    family = check.get("family")
-    if verdict == NOT_JUDGED:
-        return "measured"
-    if SHOWN_ONLY in reason:
-        return "shown"
-    if by == "statistics" and family in ATTACKS:
-        leads = family in _OWN_RANKS or check.get("details", {}).get("leading") == 1
-        return "rests" if leads else "can fail"
-    return "shown" if verdict == "reported" else "rests"
 
 
 def in_groups(rows: Sequence[CheckRow]) -> tuple[Group, ...]:
@@ -103,24 +80,37 @@ def in_groups(rows: Sequence[CheckRow]) -> tuple[Group, ...]:
 
 
 def measured(check: Mapping[str, Any]) -> str:
-    """Return what a check measured, from before to after where both are known."""
-    family, estimate = check.get("family"), check["estimate"]
+    """Return what a check measured, from before to after where both are known, with its unit."""
+    estimate = check["estimate"]
     details: Mapping[str, float] = check.get("details") or {}
     # What the sparse test sums says nothing to a reader; its p-value does.
-    if estimate is None or family == "sparse":
+    if estimate is None or check.get("family") == "sparse":
         return ""
-    quantity = QUANTITIES.get(str(family), "")
-    if family == "utility":
+    quantity = _quantity(check)
+    if quantity == "accuracy":
         rates = [details.get("accuracy_before"), details.get("accuracy_after")]
         known = [f"{rate:.1%}" for rate in rates if rate is not None]
         number = _from_to(*known) if len(known) == len(rates) else f"{estimate:+.1%}"
     elif _is_change(check):
-        number = f"{_from_to(_auc(details['before']), _auc(details['after']))} AUC"
-    elif family in _COMPARED or "auc_before" in details:
+        number = _from_to(_auc(details["before"]), _auc(details["after"]))
+    elif quantity == "AUC":
         number = _from_to(_auc(details.get("auc_before")), _auc(estimate))
+    elif quantity == POINTS:
+        number = _from_to(_points(details.get("before")), _points(estimate))
     else:
         number = _from_to(told(details.get("before")), told(estimate))
     return f"{number} {quantity}".strip()
+
+
+def _quantity(check: Mapping[str, Any]) -> str:
+    details: Mapping[str, float] = check.get("details") or {}
+    family = str(check.get("family"))
+    # Some are only compared, whatever they are measured in.
+    if family == "utility" or "accuracy_before" in details:
+        return "accuracy"
+    if "auc_before" in details or _is_change(check):
+        return "AUC"
+    return COMPARED_IN.get(check["name"], QUANTITIES.get(family, ""))
 
 
 def told(value: float | str | None) -> str:
@@ -141,9 +131,10 @@ def _interval(check: Mapping[str, Any]) -> str:
     low, high = check["low"], check["high"]
     if low is None or high is None:
         return ""
-    if check.get("family") == "utility":
+    quantity = _quantity(check)
+    if quantity == "accuracy":
         return f"change {low:+.1%} to {high:+.1%}"
-    if check.get("family") in _COMPARED:
+    if quantity == "AUC" and not _is_change(check):
         return f"{_auc(low)} to {_auc(high)}"
     if _is_change(check):
         return f"change {low:+.2f} to {high:+.2f}"
@@ -157,6 +148,10 @@ def _is_change(check: Mapping[str, Any]) -> bool:
 
 def _auc(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+def _points(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _from_to(before: str, after: str) -> str:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import typst
 
-from app.dashboard.pages import TEMPLATES
+from app.dashboard.pages import TEMPLATES, told_moment
 from app.dashboard.plots import Chart
 from app.dashboard.report_checks import CheckRow
 from app.dashboard.report_views import ReportView
@@ -60,7 +60,7 @@ def _document(view: ReportView) -> Mapping[str, object]:
 
 
 def _check(row: CheckRow) -> Mapping[str, object]:
-    return asdict(row) | {"badge": row.badge, "charts": [_chart(one) for one in row.charts]}
+    return asdict(row) | {"charts": [_chart(one) for one in row.charts]}
 
 
 def _chart(chart: Chart) -> Mapping[str, str]:
@@ -69,4 +69,4 @@ def _chart(chart: Chart) -> Mapping[str, str]:
 
 
 def _time(moment: datetime, zone: ZoneInfo) -> str:
-    return f"{moment.astimezone(zone):%-d %b %Y, %H:%M} ({zone.key})"
+    return f"{told_moment(moment, zone)} ({zone.key})"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from app.dashboard.check_views import NOT_JUDGED, CheckView
 from app.dashboard.report_checks import (
-    NOT_JUDGED,
     CheckRow,
     Group,
     check_row,
@@ -17,12 +17,15 @@ from app.dashboard.report_checks import (
     p_words,
     told,
 )
+from app.dashboard.report_meaning import meaning
 from app.dashboard.report_words import (
     BY_PROCESS,
+    COUNTED,
     EIGHT_METHODS,
-    ONE_IS_TOO_FEW,
+    JUDGED,
+    KINDS,
     THRESHOLDS,
-    VERDICTS,
+    KindWords,
 )
 from app.dashboard.run_views import run_view
 from app.dashboard.views import short_id
@@ -76,13 +79,14 @@ class SubjectRow:
 
 @dataclass(frozen=True, slots=True)
 class ReportView:
-    """All that the report of a run says."""
+    """All that the report of a run says; `verdict` is empty for one that is never judged."""
 
     run: str
     title: str
     subject: str
     state: str
     made_at: datetime
+    words: KindWords
     verdict: str
     meaning: str
     summary: str
@@ -97,6 +101,7 @@ class ReportView:
     groups: tuple[Group, ...]
     eight: tuple[EightRow, ...]
     subjects: tuple[SubjectRow, ...]
+    made: str
     process: tuple[Fact, ...]
     environment: tuple[Fact, ...]
     replay: str | None
@@ -106,8 +111,8 @@ def report_view(run: RunOut, checks: Sequence[Mapping[str, Any]], subject: str) 
     """Return the report of a run; `subject` names what it works on where it is no model."""
     view = run_view(run, checks, subject)
     said: Mapping[str, Any] = run.verdict or {}
-    by = said.get("by")
-    rows = tuple(check_row(*pair, by) for pair in zip(checks, view.checks, strict=True))
+    by, words = said.get("by"), KINDS[run.kind]
+    rows = tuple(check_row(*pair) for pair in zip(checks, view.checks, strict=True))
     results = [one.result for one in run.steps if one.result is not None]
     not_run = [one for result in results for one in result.get("not_run", [])]
     return ReportView(
@@ -115,9 +120,10 @@ def report_view(run: RunOut, checks: Sequence[Mapping[str, Any]], subject: str) 
         title=view.title,
         subject=view.subject,
         state=run.state,
-        made_at=run.finished_at or run.started_at or run.created_at,
-        verdict=view.verdict or NOT_JUDGED,
-        meaning=VERDICTS[_meaning(view.verdict, by, run.guarantee)] + _too_few(said, checks),
+        made_at=_made_at(run),
+        words=words,
+        verdict=view.verdict or _unjudged(run, view.checks),
+        meaning=meaning(run, checks),
         summary=view.summary or "",
         accepted_until=view.accepted_until,
         facts=_facts(run, view.subject, checks),
@@ -137,33 +143,27 @@ def report_view(run: RunOut, checks: Sequence[Mapping[str, Any]], subject: str) 
         eight=tuple(
             _eight(title, rows, not_run, name, BY_PROCESS if by == "process" else _NO_REASON)
             for name, title in EIGHT_METHODS.items()
+            if run.kind == JUDGED and checks
         ),
         subjects=tuple(_subject(one) for one in said.get("subjects", [])),
-        process=_process(checks, results),
+        made=(words.searched if checks else "") or words.made,
+        process=_process(checks, results, words.counts),
         environment=_environment(results),
         replay=f"lethe replay {run.id}" if run.method in EXACT else None,
     )
 
 
-def _meaning(verdict: str | None, by: str | None, guarantee: str | None) -> str:
-    if verdict is None:
-        return "not judged"
-    if verdict != "pass":
-        return verdict
-    if by == "statistics":
-        return "pass by statistics"
-    return "pass within a bound" if guarantee == "certified" else "pass by process"
+def _made_at(run: RunOut) -> datetime:
+    """Return when it was measured, which is the same before and after a verdict is acted upon."""
+    later = "destroy" if run.kind != "destroy" else ""
+    ended = [one.finished_at for one in run.steps if one.finished_at and one.kind != later]
+    return max(ended, default=run.started_at or run.created_at)
 
 
-def _too_few(said: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]) -> str:
-    """Return how little one data subject can show, where nothing could be decided about one."""
-    led = [one for one in checks if one.get("details", {}).get("leading")]
-    alone = said.get("by") == "statistics" and said.get("verdict") == "inconclusive"
-    alpha = said.get("margins", {}).get("alpha")
-    if not alone or not led or led[0]["n"] != 1 or not alpha:
-        return ""
-    m = led[0]["m"]
-    return ONE_IS_TOO_FEW.format(m=told(m), of=told(m + 1), asked=told(round(1 / alpha)))
+def _unjudged(run: RunOut, checks: Sequence[CheckView]) -> str:
+    if run.kind == JUDGED:
+        return NOT_JUDGED
+    return next((one.badge for one in checks), "")
 
 
 def _thresholds(margins: Mapping[str, Any]) -> tuple[Fact, ...]:
@@ -177,8 +177,11 @@ def _thresholds(margins: Mapping[str, Any]) -> tuple[Fact, ...]:
 
 def _facts(run: RunOut, subject: str, checks: Sequence[Mapping[str, Any]]) -> tuple[Fact, ...]:
     facts = [Fact("Works on", subject)]
-    if run.method:
+    if run.method and method_words(run.method):
         facts.append(Fact("Method", f"{_words(run.method)}: {method_words(run.method)}"))
+    if run.kind != JUDGED:
+        # What a guarantee means is said of models that forget.
+        return tuple(facts)
     if run.guarantee is not None and run.guarantee in GUARANTEES:
         facts.append(Fact("Guarantee", f"{run.guarantee}: {GUARANTEES[run.guarantee]}"))
     people = [one for one in checks if one["unit"] == "data_subject"]
@@ -240,22 +243,33 @@ def _subject(one: Mapping[str, Any]) -> SubjectRow:
 
 
 def _process(
-    checks: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]
+    checks: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
+    counts: Sequence[str],
 ) -> tuple[Fact, ...]:
-    """Return digests that steps reported, and what checks of the process and of stores counted."""
+    """Return the steps' digests and `counts`, and what checks of process and files counted."""
     digests = [
         Fact(_words(name).capitalize(), value)
         for result in results
         for name, value in result.items()
-        if name.endswith(_BYTES) and isinstance(value, str)
+        if (name.endswith(_BYTES) or name.startswith("digest")) and isinstance(value, str)
     ]
-    counted = [
-        Fact(_words(name).capitalize(), told(value))
+    counted = [_count(name, one[name]) for one in results for name in counts if name in one]
+    counted += [
+        _count(name, value)
         for check in checks
         if check.get("family") in {"process", "storage"}
-        for name, value in check.get("details", {}).items()
+        for name, value in sorted(check.get("details", {}).items(), key=_place)
     ]
     return tuple(dict.fromkeys([*digests, *counted]))
+
+
+def _place(counted: tuple[str, float]) -> int:
+    return [*COUNTED, counted[0]].index(counted[0])
+
+
+def _count(name: str, value: float) -> Fact:
+    return Fact(COUNTED.get(name, _words(name).capitalize()), told(value))
 
 
 def _environment(results: Sequence[Mapping[str, Any]]) -> tuple[Fact, ...]:

@@ -1,8 +1,74 @@
 """Words that only the report of a run needs."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+
+@dataclass(frozen=True, slots=True)
+class KindWords:
+    """How a kind of run is told.
+
+    `plain` is said where it has no verdict, `nothing` where nothing was tested; `scope` says what
+    the tests are silent about, `legend` what n and m are, `made` is the title above digests and
+    `counts`, which steps report, `searched` the one where there are checks of them as well. What is
+    empty is not said.
+    """
+
+    plain: str
+    tested: str = ""
+    not_tested: str = ""
+    nothing: str = ""
+    scope: str = ""
+    legend: str = ""
+    made: str = ""
+    searched: str = ""
+    counts: tuple[str, ...] = ()
+
+
+JUDGED: Final = "unlearn"
+"""The kind of run that changes a model to forget, and is judged for it."""
+
+KINDS: Final[Mapping[str, KindWords]] = {
+    JUDGED: KindWords(
+        plain="There is no verdict: the run has not been measured yet.",
+        tested="What was tested",
+        not_tested="What was not tested, and why",
+        nothing="Nothing was measured.",
+        scope="Only what is in the table of checks was tested.",
+        legend="n: forgotten. m: those they are compared with. AUC 0.5 is as good as tossing a "
+        "coin.",
+        made="How the model was made",
+    ),
+    "train": KindWords(
+        plain="A training forgets nobody, so there is nothing to judge.",
+        tested="What was measured",
+        not_tested="What was not measured, and why",
+        made="How the model was made",
+    ),
+    "erase_records": KindWords(
+        plain="The file is written again without the records, and the old one is destroyed.",
+        tested="What was looked for",
+        not_tested="What was not searched, and why",
+        nothing="Nothing was searched.",
+        scope="Only the files of this dataset version were searched; copies of it elsewhere are "
+        "artifacts of their own.",
+        legend="n: records looked for. m: files looked into, and their rows once more.",
+        made="The file before and after",
+        searched="What was searched",
+    ),
+    "index": KindWords(
+        plain="Indexing reads a file once and keeps keyed hashes of who is in which record. It "
+        "changes no file and no model, so there is nothing to judge.",
+        made="What was read",
+        counts=("records", "skipped"),
+    ),
+    "destroy": KindWords(
+        plain="What is stored of a training that failed is destroyed. No model changes, so there "
+        "is nothing to judge.",
+        made="What was destroyed",
+    ),
+}
 VERDICTS: Final[Mapping[str, str]] = {
     "pass by process": "The way in which the model was made shows that the records are no part of "
     "it. It does not rest on measurements, and can be replayed.",
@@ -14,8 +80,6 @@ VERDICTS: Final[Mapping[str, str]] = {
     "service.",
     "inconclusive": "The evidence is too little to tell. That is no pass: what would settle it is "
     "said below.",
-    "not judged": "There is no verdict. Either the run has not been measured yet, or it changes no "
-    "model.",
 }
 
 ONE_IS_TOO_FEW: Final = (
@@ -29,9 +93,25 @@ ROLES: Final[Mapping[str, str]] = {
     "can fail": "Further attacks: each can fail the model, none lets it pass",
     "shown": "Shown; these decide nothing here",
     "measured": "Measured, not judged yet",
+    "told": "What was found",
 }
 
 BY_PROCESS: Final = "Not needed: the verdict rests on how the model was made."
+
+COUNTED: Final[Mapping[str, str]] = {
+    "records": "Records",
+    "skipped": "Identifiers that could not be read",
+    "files": "Files, and their rows once more",
+    "bytes": "Bytes",
+    "unreadable": "Could not be read",
+    "needles": "Erased records looked for",
+    "found_ids": "Found by an id",
+    "found_vectors": "Found by a vector",
+    "found_texts": "Found by a text",
+    "controls": "Kept records looked for, to test the search",
+    "controls_found": "Kept records found",
+}
+"""What is counted, in the order in which it is told; the store keeps none."""
 
 THRESHOLDS: Final[Mapping[str, str]] = {
     "membership": "Distance of an AUC from 0.5 that still counts as none",
@@ -53,6 +133,10 @@ QUANTITIES: Final[Mapping[str, str]] = {
     "process": "wrong",
     "storage": "found",
 }
+
+POINTS: Final = "percentage points"
+COMPARED_IN: Final[Mapping[str, str]] = {"prompted_baseline": "AUC", "calibration": POINTS}
+"""In what a check is measured whose family does not say so."""
 
 # The eight ways of Lynch et al. 2024, "Eight Methods to Evaluate Robust Unlearning in LLMs".
 EIGHT_METHODS: Final[Mapping[str, str]] = {

@@ -15,6 +15,7 @@ from app.certificate import service as certificate
 from app.certificate.routes import MEDIA_TYPE
 from app.core.clock import utc_now
 from app.core.config import Settings
+from app.core.plain_text import Reason
 from app.dashboard import pages, report_routes, repository, sign_in, views
 from app.dashboard.certificate_views import certificate_view
 from app.dashboard.request_views import RequestView, request_view
@@ -29,7 +30,7 @@ from app.sla import service as sla
 
 site = APIRouter(include_in_schema=False)
 OPEN_LISTED, CLOSED_LISTED = 200, 50
-Reason = Annotated[str, Form(min_length=3, max_length=2000)]
+Given = Annotated[Reason, Form()]
 _DAY_ENDS = time(23, 59, 59)
 
 
@@ -113,12 +114,12 @@ def approve(
     _decider: DeciderDep,
     session: SessionDep,
     settings: SettingsDep,
-    reason: Annotated[str, Form(max_length=2000)] = "",
+    reason: Annotated[Reason | None, Form()] = None,
 ) -> Response:
     """Approve the plan, with a remark or without."""
-    request, remark = intake.lock(session, request_id), reason.strip() or None
-    intake.check_reason(session, settings, request, remark)
-    pipeline.approve(session, request, remark, utc_now())
+    request = intake.lock(session, request_id)
+    intake.check_reason(session, settings, request, reason)
+    pipeline.approve(session, request, reason, utc_now())
     return _back_to(request_id)
 
 
@@ -128,7 +129,7 @@ def accept(
     _decider: DeciderDep,
     session: SessionDep,
     settings: SettingsDep,
-    reason: Reason,
+    reason: Given,
     promise_by: Annotated[date, Form()],
 ) -> Response:
     """Accept inconclusive verdicts, promising exact retraining by the end of a day."""
@@ -146,7 +147,7 @@ def reject(
     _decider: DeciderDep,
     session: SessionDep,
     settings: SettingsDep,
-    reason: Reason,
+    reason: Given,
 ) -> Response:
     """Refuse the request, with the reason that the law wants told."""
     intake.reject(session, settings, request_id, reason, utc_now())

@@ -7,12 +7,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.core.errors import Problem
-from app.dashboard.intervals import IntervalPlot, plot_interval
-from app.dashboard.words import CHECKS, THREAT_MODELS, check_words, in_words
+from app.dashboard.check_views import CheckView, check_view
+from app.dashboard.words import in_words
 from app.runs.schemas import RunOut, StepOut
 
 MOST_CHECKS: Final = 4
-SHOWN_ONLY: Final = "Shown only"
 _TITLES: Final[Mapping[str, str]] = {
     "unlearn": "Unlearning",
     "erase_records": "Erasing records",
@@ -32,35 +31,6 @@ class StepView:
     attempts: int
     seconds: float | None
     failure: Problem | None
-
-
-@dataclass(frozen=True, slots=True)
-class CheckView:
-    """One measured check with what it means, what it found and what was made of it."""
-
-    name: str
-    title: str
-    meaning: str
-    verdict: str
-    reason: str
-    estimate: float | None
-    low: float | None
-    high: float | None
-    level: float | None
-    n: int
-    m: int
-    unit: str
-    p_value: float | None
-    adjusted: float | None
-    positive_control: float | None
-    attacker: str
-    reference: str
-    plot: IntervalPlot | None
-
-    @property
-    def decides(self) -> bool:
-        """Whether the run's verdict may rest on it."""
-        return self.verdict in {"pass", "fail", "inconclusive"} and SHOWN_ONLY not in self.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +55,7 @@ class RunView:
     awaits_acceptance: bool
     steps: tuple[StepView, ...]
     checks: tuple[CheckView, ...]
+    has_report: bool
 
     @property
     def deciding(self) -> tuple[CheckView, ...]:
@@ -120,6 +91,9 @@ def run_view(run: RunOut, checks: Sequence[Mapping[str, Any]], subject: str) -> 
         and run.accepted is None,
         steps=tuple(_step(one) for one in run.steps),
         checks=tuple(check_view(one, said) for one in checks),
+        has_report=bool(
+            checks or said or any((one.result or {}).get("not_run") for one in run.steps)
+        ),
     )
 
 
@@ -147,37 +121,3 @@ def _step_name(step: StepOut) -> str:
     if not is_shard:
         return kind
     return f"{kind.removesuffix(' shard')}, shard {int(number)}"
-
-
-def check_view(check: Mapping[str, Any], verdict: Mapping[str, Any]) -> CheckView:
-    """Return a check with its part of the verdict; before there is one it is `not judged`."""
-    words = check_words(check["name"])
-    judged = {one["name"]: one for one in verdict.get("checks", [])}.get(check["name"], {})
-    margins: Mapping[str, float] = verdict.get("margins", {})
-    return CheckView(
-        name=check["name"],
-        title=words.title,
-        meaning=words.meaning,
-        verdict=judged.get("verdict", "not judged"),
-        reason=judged.get("reason", ""),
-        estimate=check["estimate"],
-        low=check["low"],
-        high=check["high"],
-        level=check["level"],
-        n=check["n"],
-        m=check["m"],
-        unit=check["unit"],
-        p_value=check.get("p_value"),
-        adjusted=judged.get("adjusted"),
-        positive_control=check.get("positive_control"),
-        attacker=THREAT_MODELS.get(check["threat_model"], check["threat_model"]),
-        reference=check["reference"],
-        plot=plot_interval(
-            words.family if check["name"] in CHECKS else check.get("family", words.family),
-            check["estimate"],
-            check["low"],
-            check["high"],
-            membership_margin=margins.get("membership"),
-            utility_drop=margins.get("utility_drop"),
-        ),
-    )

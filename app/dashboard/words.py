@@ -208,6 +208,16 @@ CHECKS: Final[Mapping[str, CheckWords]] = {
         f"Change of accuracy on {_NEVER_SEEN}, from before to after.",
         "utility",
     ),
+    "utility_retain_balanced": CheckWords(
+        "Is it as good for every class it keeps?",
+        "As on what it keeps, but as a mean over classes, so that a rare one counts as much.",
+        "utility",
+    ),
+    "utility_holdout_balanced": CheckWords(
+        "Is it as good for every class of new people?",
+        "As on new people, but as a mean over classes, so that a rare one counts as much.",
+        "utility",
+    ),
     "utility_worst_group": CheckWords(
         "Is it as good for every group?",
         "Change of accuracy for the group of people that lost the most, from before to after.",

@@ -1,13 +1,14 @@
 """Bodies of the erasure request calls."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool
 
 from app.core.clock import Moment
 from app.core.identifiers import IDENTIFIER_TYPE_PATTERN
+from app.core.plain_text import Label, Reason
 
 Ground = Literal[
     "no_longer_necessary",
@@ -17,7 +18,6 @@ Ground = Literal[
     "legal_obligation",
     "child_consent",
 ]
-Reason = Annotated[str, Field(min_length=3, max_length=2000)]
 
 
 class IdentifierIn(BaseModel):
@@ -44,11 +44,11 @@ class ErasureRequestIn(BaseModel):
     received_at: Moment | None = Field(
         default=None, description="When the controller received it; the clock starts here"
     )
-    reference: str | None = Field(
-        default=None, max_length=100, description="The portal's own number; not an identifier"
+    reference: Label | None = Field(
+        default=None, description="The portal's own number; not an identifier"
     )
     ground: Ground | None = Field(default=None, description="GDPR Art. 17(1)(a)-(f)")
-    identity_verified: bool = Field(
+    identity_verified: StrictBool = Field(
         default=False, description="False: waits in `awaiting_identity`, the clock running"
     )
 
@@ -77,7 +77,7 @@ class IdentityIn(BaseModel):
     """The outcome of the identity check."""
 
     model_config = ConfigDict(extra="forbid")
-    verified: bool
+    verified: StrictBool
     reason: Reason | None = None
 
 

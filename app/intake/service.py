@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -30,6 +30,7 @@ from app.models import ErasureRequest, new_id
 from app.sla.rules import REGIMES, Clock, can_extend, clock, sla
 
 CLOCK_SKEW = timedelta(minutes=5)
+GDPR_APPLIES = datetime(2018, 5, 25, tzinfo=UTC)
 
 
 class RequestNotFoundError(NotFoundError):
@@ -62,8 +63,8 @@ def receive(
 
     Raises:
         InvalidIdentifier: an identifier is malformed.
-        InvalidInputError: the regime is unknown, `received_at` lies in the future, or the reference
-            holds an identifier.
+        InvalidInputError: the regime is unknown, `received_at` lies in the future or before the
+            GDPR applied, or the reference holds an identifier.
         OpenRequestExistsError: this portal has an open request for the same subject keys.
     """
     secret = settings.subject_secret.get_secret_value().encode()
@@ -124,6 +125,11 @@ def _check(
     if received_at > now + CLOCK_SKEW:
         raise InvalidInputError(
             "`received_at` lies in the future.", advice="Send the time of receipt, in UTC."
+        )
+    if received_at < GDPR_APPLIES:
+        raise InvalidInputError(
+            "`received_at` lies before 25 May 2018, when the GDPR began to apply (Art. 99(2)).",
+            advice="Send the time of receipt, in UTC; no clock here counts from before that day.",
         )
     if identifiers.names_person(submission.reference or "", submission.identifiers, region):
         raise InvalidInputError(

@@ -139,6 +139,12 @@ def model_versions(session: Session, model_id: UUID) -> Sequence[ModelVersion]:
     return session.scalars(query.order_by(ModelVersion.version)).all()
 
 
+def model_version(session: Session, model_id: UUID, number: int) -> ModelVersion | None:
+    """Return a model's version of that number."""
+    query = select(ModelVersion).where(ModelVersion.model_id == model_id)
+    return session.scalar(query.where(ModelVersion.version == number))
+
+
 def next_version(session: Session, model_id: UUID) -> int:
     """Return the next free version number of a model whose row is locked."""
     query = select(func.max(ModelVersion.version)).where(ModelVersion.model_id == model_id)

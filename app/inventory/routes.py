@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Path, Response
 
 from app.access.dependencies import OnceDep, PageDep, SessionDep, SettingsDep, as_json, require
 from app.access.service import Caller
@@ -124,6 +124,23 @@ def add_model_version(
         return service.describe_version(row), f"/v1/models/{name}"
 
     return once.answer(caller, 201, create)
+
+
+@router.get(
+    "/v1/models/{name}/versions/{version}/manifest",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {}}}},
+)
+def get_manifest(
+    name: str,
+    version: Annotated[int, Path(ge=1, le=2**31 - 1)],
+    _caller: Reader,
+    session: SessionDep,
+    settings: SettingsDep,
+) -> Response:
+    """Return a version's manifest, byte for byte: its SHA-256 is the one a certificate names."""
+    stored = service.manifest(session, settings, name, version)
+    return Response(stored, media_type="application/json")
 
 
 @router.get("/v1/methods")

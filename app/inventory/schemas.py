@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.core.clock import Moment
 from app.core.identifiers import IDENTIFIER_TYPE_PATTERN
+from app.core.plain_text import Reason
 from lethe.methods.spec import ByDefault
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -307,4 +308,4 @@ class LiftIn(BaseModel):
     """Why a suppression is lifted."""
 
     model_config = ConfigDict(extra="forbid")
-    reason: str = Field(min_length=3, max_length=2000)
+    reason: Reason

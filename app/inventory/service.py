@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.audit import service as audit
 from app.core import queue
+from app.core.artifacts import read_object
 from app.core.config import Settings
 from app.core.errors import ConflictError, InvalidInputError, NotFoundError
 from app.core.security import new_wrapped_key
@@ -27,6 +28,7 @@ from app.inventory.schemas import (
     ModelIn,
     PolicyIn,
 )
+from app.manifest.rules import model_prefix
 from app.models import (
     Artifact,
     Dataset,
@@ -48,6 +50,15 @@ class DatasetNotFoundError(NotFoundError):
 
 class ModelNotFoundError(NotFoundError):
     """No model, or no live version of it, has this name."""
+
+
+class ManifestNotFoundError(NotFoundError):
+    """No manifest of this model version is stored."""
+
+    advice = (
+        "A version trained here has one from the end of its training until an erasure replaces it. "
+        "If it should be there, see that the service can read the store of LETHE_ARTIFACTS_URL."
+    )
 
 
 class SourceMovedError(ConflictError):
@@ -404,6 +415,23 @@ def store_erasure(
         digest_before=result["digest_before"],
         digest_after=result["digest_after"],
     )
+
+
+def manifest(session: Session, settings: Settings, name: str, number: int) -> bytes:
+    """Return the stored bytes of a model version's manifest.
+
+    Raises:
+        ModelNotFoundError: no model has this name.
+        ManifestNotFoundError: it has no such version, or that has no manifest in the store.
+        StoredObjectChangedError: the stored bytes are not those that were put there.
+    """
+    model = get_model(session, name)
+    version = repository.model_version(session, model.id, number)
+    digest = None if version is None else version.manifest_digest
+    stored = digest and read_object(settings.artifacts_url, model_prefix(model.id), digest)
+    if not stored:
+        raise ManifestNotFoundError
+    return stored
 
 
 def describe_version(version: ModelVersion) -> dict[str, Any]:

@@ -350,7 +350,7 @@ def _describe_step(step: Step) -> StepOut:
     shown = {
         name: value
         for name, value in (step.result or {}).items()
-        if name not in {"rows", "uri", "source_uri", "digests", "checks", "own", "stored_bytes"}
+        if name not in {"rows", "uri", "source_uri", "digests", "checks", "own"}
     }
     return StepOut(
         id=step.id,

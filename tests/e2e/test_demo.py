@@ -35,7 +35,7 @@ def start(var: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "app.cli", "demo", "--var", str(var)],
         cwd=REPOSITORY,
-        env={**kept, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"},
+        env={**kept, "PYTHONUNBUFFERED": "1", "COLUMNS": "80"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -92,12 +92,14 @@ def test_it_tells_the_whole_job_with_its_port_taken_and_again_until_ctrl_c(var: 
     assert verify(papers, "certificate.json") == 0
     assert verify(papers, "forged.json") == 1
     for model in ("digits-sisa", "patients-net", "notes-lm"):
-        assert f"report-{model}.pdf" in told
+        assert f"  {papers / f'report-{model}.pdf'}" in told.splitlines()
         assert (papers / f"report-{model}.pdf").read_bytes().startswith(b"%PDF-")
     assert "/dashboard/runs/" in told
+    verifying = "--key lethe.pub --tree-head tree-head.txt --log log.ndjson"
+    assert f"  $ lethe verify certificate.json {verifying}" in told.splitlines()
     assert "attacks were tried." in told
     assert "names no downstream test" in " ".join(told.split())
-    assert "On this person alone: inconclusive" in told
+    assert "On this person alone: inconclusive" in " ".join(told.split())
 
     again = start(var)
     assert again.stdout is not None

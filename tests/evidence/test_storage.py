@@ -5,6 +5,7 @@ import json
 import lzma
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def lz4(content: bytes) -> bytes:
     return packed
 
 
-PACKERS = [gzip.compress, bz2.compress, lzma.compress, zstd, lz4]
+PACKERS = [gzip.compress, zlib.compress, bz2.compress, lzma.compress, zstd, lz4]
+PACKER_NAMES = ["gzip", "zlib", "bzip2", "xz", "zstd", "lz4"]
 
 
 # Finding
@@ -146,6 +148,11 @@ def test_controls_tell_a_store_that_writes_in_another_form(vectors: Vectors) -> 
     seeing = stored_bytes(stored(vectors[1:].tobytes()), [erased], controls=kept)
     assert (seeing.estimate, seeing.details["controls_found"]) == (0, 3)
     assert "file-0" not in seeing.would_settle
+    # Whoever reads it learns that a clean scan is none.
+    assert "of 3 that are kept, 0 were found" in blind.would_settle
+    unsure = stored_bytes(stored(vectors[1:].tobytes()), [erased])
+    assert unsure.would_settle.startswith("the same look for records that are kept")
+    assert seeing.would_settle.startswith("nothing more for these files")
 
 
 # Forms
@@ -207,10 +214,11 @@ def test_a_vector_too_large_for_half_precision_is_looked_for_in_single() -> None
     ],
     ids=["plain", "json-ascii", "json", "csv"],
 )
-def test_a_text_is_found_as_files_write_it(write: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("code", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_a_text_is_found_as_files_write_it(write: Callable[[str], str], code: str) -> None:
     text = 'She said "nö"\nand left'
-    assert found(write(text).encode(), text_needle(text))
-    assert not found(write(text).encode(), text_needle(text + "!"))
+    assert found(write(text).encode(code), text_needle(text))
+    assert not found(write(text).encode(code), text_needle(text + "!"))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +250,7 @@ def test_neither_needle_nor_evidence_shows_what_is_looked_for() -> None:
 # What cannot be seen
 
 
-@pytest.mark.parametrize("pack", PACKERS, ids=["gzip", "bzip2", "xz", "zstd", "lz4"])
+@pytest.mark.parametrize("pack", PACKERS, ids=PACKER_NAMES)
 def test_a_compressed_file_is_unpacked(pack: Callable[[bytes], bytes]) -> None:
     content = b"x" * 3_000_000 + TEXT.encode()
     for packed in (pack(content), gzip.compress(pack(content)), pack(content[:1]) + pack(content)):
@@ -250,7 +258,7 @@ def test_a_compressed_file_is_unpacked(pack: Callable[[bytes], bytes]) -> None:
         assert (evidence.estimate, evidence.details["unreadable"]) == (1, 0)
 
 
-@pytest.mark.parametrize("pack", PACKERS, ids=["gzip", "bzip2", "xz", "zstd", "lz4"])
+@pytest.mark.parametrize("pack", PACKERS, ids=PACKER_NAMES)
 def test_a_damaged_file_is_unreadable(pack: Callable[[bytes], bytes]) -> None:
     content = np.random.default_rng(1).integers(0, 99, 50_000, dtype=np.uint8).tobytes()
     evidence = stored_bytes(stored(pack(content)[:-40]), [text_needle(TEXT)])
@@ -319,6 +327,70 @@ def test_bytes_that_look_encrypted_are_unreadable_and_vectors_do_not(
     for width in (np.float16, np.float32, np.float64):
         vectors = rng.normal(size=100_000).astype(width).tobytes()
         assert stored_bytes(stored(vectors), [needle]).details["unreadable"] == 0
+
+
+def prose(rng: np.random.Generator, size: int) -> bytes:
+    """Words at random, in which the text lies: as compressible as a log."""
+    words = [f"word{number}" for number in range(2_000)]
+    drawn = " ".join(words[number] for number in rng.integers(0, 2_000, size // 6))
+    return (drawn[: size // 2] + TEXT + drawn[size // 2 :]).encode()[:size]
+
+
+def test_what_is_packed_in_a_small_part_of_a_file_is_unreadable(rng: np.random.Generator) -> None:
+    needle, packed = text_needle(TEXT), zlib.compress(prose(rng, 60_000))
+    assert 1 << 13 < len(packed) < 1 << 15
+    plain = b"plain " * 14_000
+    edge = 1 << 20
+    for content in (
+        plain + packed,
+        packed[2:],
+        b"head" + packed[:8192] + plain,
+        b" " * (edge - 4_000) + packed[:8192] + plain,
+        b" " * (edge - 6_000) + packed[:8192] + plain,
+        # No whole window from the start is packed, the last one is.
+        plain[:2_000] + packed[:5_000],
+    ):
+        evidence = stored_bytes(stored(content), [needle])
+        assert (evidence.estimate, evidence.details["unreadable"]) == (0, 1)
+    text = stored_bytes(stored(prose(rng, 60_000)), [needle])
+    assert (text.estimate, text.details["unreadable"]) == (1, 0)
+
+
+@pytest.mark.parametrize("level", [1, 5, 6, 9])
+def test_bare_zlib_of_every_level_is_unpacked(rng: np.random.Generator, level: int) -> None:
+    for content in (TEXT.encode(), prose(rng, 60_000), bytes(5_000_000) + TEXT.encode()):
+        packed = zlib.compress(content, level)
+        evidence = stored_bytes(stored(packed), [text_needle(TEXT)])
+        assert (evidence.estimate, evidence.details["unreadable"]) == (1, 0)
+        assert evidence.details["bytes"] == len(content)
+
+
+@pytest.mark.parametrize(
+    "start", [b"x^2", b"x^2 + y^2 = z^2, he wrote. ", b"\x78\x01\x00\x00\x05\x00\x00\x00"]
+)
+def test_what_only_begins_like_zlib_is_looked_at_as_it_lies(start: bytes) -> None:
+    evidence = stored_bytes(stored(start + TEXT.encode()), [text_needle(TEXT)])
+    assert (evidence.estimate, evidence.details["unreadable"]) == (1, 0)
+    alone = stored_bytes(stored(start), [text_needle(TEXT)])
+    assert (alone.estimate, alone.details["unreadable"]) == (0, 0)
+
+
+def test_small_random_bytes_are_told_from_text_and_numbers() -> None:
+    rng, needle = np.random.default_rng(5), text_needle(TEXT)
+
+    def unreadable(content: bytes) -> float:
+        return stored_bytes(stored(content), [needle]).details["unreadable"]
+
+    for _ in range(200):
+        assert unreadable(rng.bytes(4096)) == 1
+        assert unreadable(prose(rng, 4096)) == 0
+        signs = rng.integers(0x4E00, 0x9FFF, 3_000)
+        assert unreadable("".join(map(chr, signs)).encode()) == 0
+    many = rng.normal(size=2_000_000)
+    unit = many.reshape(-1, 50) / np.linalg.norm(many.reshape(-1, 50), axis=1, keepdims=True)
+    for width in (np.float16, np.float32, np.float64):
+        for numbers in (many, unit, rng.random(2_000_000), rng.lognormal(size=2_000_000)):
+            assert unreadable(numbers.astype(width).tobytes()) == 0
 
 
 class Broken(io.RawIOBase):

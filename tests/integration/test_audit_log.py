@@ -113,6 +113,23 @@ def test_the_exported_log_is_what_the_tree_head_signs_and_no_other_log_is(
         assert caught.value.advice
 
 
+def test_the_whole_log_comes_as_the_file_that_an_audit_reads(town: Town) -> None:
+    write_entries(town, 1003)
+    town.settle()
+    head = tree_head(town)
+    assert head.size > audit.MAX_ENTRIES
+    answer = town.call(Role.AUDITOR, "GET", "/v1/audit/entries", Accept="application/x-ndjson")
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    lines = answer.content.splitlines(keepends=True)
+    assert audit_log(lines, [head]).covered == len(lines) == head.size
+    assert [json.loads(one) for one in lines] == [
+        json.loads(one) for one in export(town, head.size)
+    ]
+    # Without a range, JSON begins at the first entry and ends where a page does.
+    first = town.ok(Role.AUDITOR, "GET", "/v1/audit/entries")["items"]
+    assert (first[0]["index"], len(first)) == (0, audit.MAX_ENTRIES)
+
+
 def test_inclusion_and_consistency_are_proved_for_every_entry_and_signed_size(town: Town) -> None:
     signed = []
     for number in (1, 2, 4, 7):

@@ -17,6 +17,7 @@ from app.main import create_app
 from tests.integration.town import Town, logged, problem_of
 
 REQUESTS = "/v1/erasure-requests"
+KEYS = "/v1/api-keys"
 ANA = {"type": "email", "value": "ana.bad-input@example.org"}
 PHONE = {"type": "phone", "value": "+49 1512 3456789"}
 CUSTOMER = {"type": "customer_id", "value": "PAT77120"}
@@ -85,12 +86,21 @@ SENSELESS: Sequence[tuple[Mapping[str, object], str]] = [
     ({"subject": {"identifiers": [ANA] * 21}}, "identifiers"),
     ({"received_at": "yesterday"}, "received_at"),
     ({"received_at": "2026-02-03T10:00:00"}, "received_at"),  # no time zone
+    ({"received_at": 1780000000}, "not_an_rfc_3339_moment"),
+    ({"received_at": "1780000000"}, "not_an_rfc_3339_moment"),
+    ({"received_at": True}, "not_an_rfc_3339_moment"),
+    ({"received_at": "2018-05-24T23:59:59Z"}, "GDPR"),
     ({"received_at": "0001-01-01T00:00:00+14:00"}, "received_at"),
     ({"received_at": "9999-12-31T23:59:59-14:00"}, "received_at"),
     ({"ground": "because"}, "ground"),
     ({"reference": "r" * 101}, "reference"),
-    ({"reference": "r\u0000"}, "NUL"),
+    ({"reference": "r\u0000"}, "reference"),
+    ({"reference": "  "}, "reference"),
+    ({"reference": "4711\u202e"}, "reference"),
+    ({"reference": "\u001b[2J4711"}, "reference"),
     ({"identity_verified": "perhaps"}, "identity_verified"),
+    ({"identity_verified": "yes"}, "identity_verified"),
+    ({"identity_verified": 1}, "identity_verified"),
 ]
 
 
@@ -131,6 +141,54 @@ def test_a_request_from_the_future_is_refused_and_one_from_the_past_counts_from_
         ("email", "bob@example.org"), received_at="2026-01-29T09:00:00Z", regime="ccpa"
     )
     assert asked["due_at"] == "2026-03-15T22:59:59Z"
+
+
+NO_REASON = (
+    "",
+    "   ",
+    "\u00a0\u00a0\u00a0",
+    " a ",
+    "as agreed\u202e",
+    "\u001b]0;as agreed",
+    "no\u200bne",
+)
+
+
+def test_a_reason_that_says_nothing_or_hides_something_is_refused(
+    town: Town, subtests: pytest.Subtests
+) -> None:
+    request = town.ask(("email", "ana@example.org"), identity_verified=False)
+    path = f"{REQUESTS}/{request['id']}"
+    for call in ("extend", "reject", "cancel", "pause", "identity"):
+        for said in NO_REASON:
+            with subtests.test(call, said=said):
+                sent = {"reason": said} | ({"verified": True} if call == "identity" else {})
+                problem = town.refused(Role.DPO, 422, "POST", f"{path}/{call}", sent)
+                assert "reason" in problem["detail"]
+    lift = f"/v1/suppressions/{uuid4()}"
+    assert "reason" in town.refused(Role.DPO, 422, "DELETE", lift, {"reason": "   "})["detail"]
+    assert town.request(request["id"])["state"] == "awaiting_identity"
+    # Several lines, and the joiners that Persian is written with, are a reason.
+    lines = {"reason": "  Many records.\r\n\u0645\u06cc\u200c\u062e  "}
+    assert town.ok(Role.DPO, "POST", f"{path}/extend", lines)["due_at"] > request["due_at"]
+
+
+def test_an_identity_check_is_yes_or_no(town: Town, subtests: pytest.Subtests) -> None:
+    path = f"{REQUESTS}/{town.ask(('email', 'ana@example.org'), identity_verified=False)['id']}"
+    for said in ("yes", "true", 1):
+        with subtests.test(said=said):
+            town.refused(Role.DPO, 422, "POST", f"{path}/identity", {"verified": said})
+
+
+def test_an_api_key_is_named_by_words_that_can_be_seen(
+    town: Town, subtests: pytest.Subtests
+) -> None:
+    for name in ("", "   ", "audit\u202eor", "audit\u001b[8mor", "a\nb", "\u200b"):
+        with subtests.test(name=name):
+            sent = {"name": name, "role": "auditor"}
+            assert "name" in town.refused(Role.ADMIN, 422, "POST", KEYS, sent)["detail"]
+    made = town.ok(Role.ADMIN, "POST", KEYS, {"name": " the auditor ", "role": "auditor"})
+    assert made["name"] == "the auditor"
 
 
 NAMING = (

@@ -79,6 +79,16 @@ def test_every_creating_call_is_repeated_by_its_key(town: Town) -> None:
     assert len(town.ok(Role.ENGINEER, "GET", "/v1/models/m")["versions"]) == 1
 
 
+def test_a_call_that_tells_a_secret_takes_no_key(town: Town) -> None:
+    sent = {"name": "the auditor", "role": "auditor"}
+    before = town.ok(Role.ADMIN, "GET", "/v1/api-keys")["items"]
+    problem = town.refused(Role.ADMIN, 422, "POST", "/v1/api-keys", sent, **KEY)
+    assert "Idempotency-Key" in problem["detail"]
+    assert "revoke" in problem["advice"]
+    assert town.ok(Role.ADMIN, "GET", "/v1/api-keys")["items"] == before
+    assert "`POST /v1/api-keys`" in town.http.get("/openapi.json").json()["info"]["description"]
+
+
 @pytest.mark.parametrize(
     "header", ["unquoted", '""', '"' + "k" * 129 + '"', '"open', "?1", "4711", '"a", "b"', "(a b)"]
 )

@@ -6,13 +6,16 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select
 
+from app.core.migrations import migrate
 from app.core.security import Role
 from app.models import ModelSlice, ModelVersion
+from app.supervisor.environment import development_environment
+from app.supervisor.servers import EmbeddedServers
 from tests.integration.town import Json, Town
 from tests.integration.worlds import CLASSIFIER, points
 from workers.cli import Replayed, ReplayImpossible, Trained, replay_shard, trained_by
@@ -51,6 +54,23 @@ def shard_of(run: Json) -> int:
 
 
 def command(town: Town, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `lethe replay` with the settings of the town."""
+    settings = town.settings
+    return bare_command(
+        folder,
+        {
+            "LETHE_DATABASE_URL": settings.database_url.get_secret_value(),
+            "LETHE_REDIS_URL": settings.redis_url.get_secret_value(),
+            "LETHE_SUBJECT_SECRET": settings.subject_secret.get_secret_value(),
+            "LETHE_VAULT_SECRET": settings.vault_secret.get_secret_value(),
+        },
+        *arguments,
+    )
+
+
+def bare_command(
+    folder: Path, environment: dict[str, str], *arguments: str
+) -> "subprocess.CompletedProcess[str]":
     """Run `lethe replay`, found by the entry point that pyproject.toml declares."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     target = project["entry-points"]["lethe.commands"]["replay"]
@@ -58,7 +78,6 @@ def command(town: Town, folder: Path, *arguments: str) -> "subprocess.CompletedP
     metadata.mkdir(exist_ok=True)
     (metadata / "METADATA").write_text("Name: declared\nVersion: 1\n")
     (metadata / "entry_points.txt").write_text(f"[lethe.commands]\nreplay = {target}\n")
-    settings = town.settings
     kept = {name: value for name, value in os.environ.items() if "LETHE_" not in name}
     return subprocess.run(
         [sys.executable, "-m", "app.cli", "replay", *arguments],
@@ -67,10 +86,7 @@ def command(town: Town, folder: Path, *arguments: str) -> "subprocess.CompletedP
             **kept,
             "COLUMNS": "200",
             "PYTHONPATH": f"{REPOSITORY}:{folder}",
-            "LETHE_DATABASE_URL": settings.database_url.get_secret_value(),
-            "LETHE_REDIS_URL": settings.redis_url.get_secret_value(),
-            "LETHE_SUBJECT_SECRET": settings.subject_secret.get_secret_value(),
-            "LETHE_VAULT_SECRET": settings.vault_secret.get_secret_value(),
+            **environment,
         },
         capture_output=True,
         text=True,
@@ -154,3 +170,39 @@ def test_a_source_that_is_gone_is_said(town: Town, erased: Json) -> None:
         file.unlink()
     with pytest.raises(ReplayImpossible):
         replayed(town, erased, 0)
+
+
+def test_it_needs_no_more_than_the_folder_of_a_lethe_that_runs(
+    embedded_servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    migrate(embedded_servers.owner_url, embedded_servers.app_url)
+    development_environment(embedded_servers.var)
+    run = str(uuid4())
+    for environment, arguments in (
+        ({}, ["--var", str(embedded_servers.var)]),
+        ({"LETHE_VAR": str(embedded_servers.var)}, []),
+    ):
+        asked = bare_command(tmp_path, environment, run, *arguments)
+        assert asked.returncode == 2
+        # It got as far as the database.
+        assert "No run has this id" in asked.stderr
+    named = {"LETHE_DATABASE_URL": embedded_servers.app_url}
+    own = bare_command(tmp_path, named, run, "--var", str(embedded_servers.var))
+    assert "LETHE_SUBJECT_SECRET must be set" in own.stderr
+
+
+@pytest.mark.parametrize("files", [[], ["socket-folder", "keys/secrets.json"]])
+def test_where_no_lethe_runs_it_says_so_and_makes_nothing(tmp_path: Path, files: list[str]) -> None:
+    var = tmp_path / "var"
+    for name in files:
+        # As a supervisor leaves them that has ended.
+        (var / name).parent.mkdir(parents=True, exist_ok=True)
+        (var / name).write_text(str(tmp_path / "gone"))
+    before = sorted(tmp_path.rglob("*"))
+    refused = bare_command(tmp_path, {}, str(uuid4()), "--var", str(var))
+    assert refused.returncode == 2
+    assert f"No Lethe runs on the folder {var}" in refused.stderr
+    assert "lethe up" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    added = set(tmp_path.rglob("*")) - set(before)
+    assert not [path for path in added if path.is_relative_to(var)]

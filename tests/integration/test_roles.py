@@ -42,6 +42,7 @@ ALLOWED: Final[dict[tuple[str, str], set[Role]]] = {
     ("POST", "/v1/models"): {E},
     ("GET", "/v1/models"): {D, E, U},
     ("GET", "/v1/models/{name}"): {D, E, U},
+    ("GET", "/v1/models/{name}/versions/{version}/manifest"): {D, E, U},
     ("PUT", "/v1/models/{name}/policy"): {E},
     ("POST", "/v1/models/{name}/versions"): {E},
     ("POST", "/v1/models/{name}/train"): {E},

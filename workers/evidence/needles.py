@@ -17,6 +17,7 @@ Kind = Literal["id", "vector", "text"]
 Words: TypeAlias = "npt.NDArray[np.unsignedinteger]"
 
 LEAST_BYTES = 4
+_TEXT_CODES = ("utf-8", "utf-16-le", "utf-16-be")
 _ENDS = 8
 _PIECE_BYTES = 1 << 20
 _TABLE_BITS = 18
@@ -72,7 +73,7 @@ def id_needle(value: str | int, integer_bits: Collection[Literal[32, 64]] = ()) 
             too large for one.
     """
     text = str(value)
-    forms = [text.encode(code, "surrogatepass") for code in ("utf-8", "utf-16-le", "utf-16-be")]
+    forms = [text.encode(code, "surrogatepass") for code in _TEXT_CODES]
     if integer_bits and not isinstance(value, int):
         raise ValueError("an id that is text has no form as an integer")
     for bits in integer_bits:
@@ -110,10 +111,10 @@ def vector_needle(vector: npt.ArrayLike) -> Needle:
 
 
 def text_needle(text: str) -> Needle:
-    """A text in UTF-8: as it is, as JSON escapes it, with and without ASCII only, and as CSV does.
+    """A text as it is, as JSON escapes it, with and without ASCII only, and as CSV does.
 
-    It is looked for as a whole; give parts of a long one as needles of their own where a store may
-    have split it.
+    Each in UTF-8 and UTF-16. It is looked for as a whole; give parts of a long one as needles of
+    their own where a store may have split it.
 
     Raises:
         ValueError: it is shorter than four bytes.
@@ -124,7 +125,9 @@ def text_needle(text: str) -> Needle:
         json.dumps(text, ensure_ascii=False)[1:-1],
         text.replace('"', '""'),
     )
-    forms = dict.fromkeys(form.encode("utf-8", "surrogatepass") for form in written)
+    forms = dict.fromkeys(
+        form.encode(code, "surrogatepass") for code in _TEXT_CODES for form in written
+    )
     return Needle("text", tuple(forms))
 
 

@@ -5,66 +5,22 @@ and saves it. And bytes that are packed or encrypted show nothing to one who loo
 file that cannot be looked into is counted as unreadable and never as clean.
 """
 
-import bz2
-import gzip
-import io
-import lzma
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from typing_extensions import override
 
-from workers.evidence.needles import Needle, NeedleSearch, Readable, filled
+from workers.evidence.needles import Needle, NeedleSearch, Readable
+from workers.evidence.packed import DAMAGED, PACKED_ENDS, is_even, unpacked
 from workers.evidence.types import Evidence
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
 Neighbours: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike]
-Rejoined: TypeAlias = "io.BufferedReader[_Rejoined]"
 
-_UNPACK: Final[dict[bytes, Callable[["Rejoined"], Readable]]] = {
-    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream, mode="rb"),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\0": lzma.LZMAFile,
-    b"\x28\xb5\x2f\xfd": lambda stream: _arrow(stream, "zstd"),
-    b"\x04\x22\x4d\x18": lambda stream: _arrow(stream, "lz4"),
-}
-# Formats whose content may be compressed in parts: Parquet, ORC, Avro, Arrow, HDF5, PDF, ZIP (also
-# npz and pt), 7z, RAR, framed snappy, Lucene.
-_PACKED_STARTS: Final = (
-    b"PAR1",
-    b"PARE",
-    b"ORC",
-    b"Obj\x01",
-    b"ARROW1",
-    b"\x89HDF\r\n",
-    b"%PDF",
-    b"PK\x03\x04",
-    b"7z\xbc\xaf\x27\x1c",
-    b"Rar!",
-    b"\xff\x06\x00\x00sNaPpY",
-    b"\x3f\xd7\x6c\x17",
-)
-# Sorted tables of RocksDB and LevelDB say what they are in their last bytes only.
-_PACKED_ENDS: Final = (
-    0x88E241B785F4CFF7.to_bytes(8, "little"),
-    0xDB4775248B80FB57.to_bytes(8, "little"),
-)
-_DAMAGED: Final = (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowInvalid)
-_DEEPEST = 3
-_HEAD_BYTES = 16
-_SAMPLE_BYTES = 1 << 16
-# Of eight bits a byte: compressed and encrypted bytes have 7.97 and more, floats at most 7.6.
-_PACKED_ENTROPY = 7.95
-_NAMED = 5
-_MOST_ANSWERS = 4_000_000
+_NAMED: Final = 5
+_MOST_ANSWERS: Final = 4_000_000
 
 
 class StoredFile(NamedTuple):
@@ -91,22 +47,22 @@ def stored_bytes(
     """Count what is still found of the erased in stored files; 0 is what must be.
 
     Segments, write-ahead logs, snapshots, backups: any file, in one pass, in memory that does not
-    grow with it. gzip, bzip2, xz, zstd and lz4 are unpacked, also within each other. A file that is
-    damaged, is of a format that packs its content, or holds bytes as even as compressed or
-    encrypted ones, is looked into as far as it goes and counted in `details["unreadable"]`: then
-    finding nothing is no proof. What a kept record holds as well is found, too; leave that out of
-    `needles`.
+    grow with it. gzip, zlib, bzip2, xz, zstd and lz4 are unpacked, also within each other. A file
+    that is damaged, is of a format that packs its content, or holds 8 KiB in a row as even as
+    compressed or encrypted ones (`is_even`), is looked into as far as it goes and counted in
+    `details["unreadable"]`: then finding nothing is no proof. What a kept record holds as well is
+    found, too; leave that out of `needles`.
 
     Args:
         files: names and streams; a stream is read once, and not closed.
         needles: what the erased records left.
-        controls: the same of records that are kept. Where not all are found, the files write their
-            records in another form, and finding no needle shows nothing;
+        controls: the same of records that are kept. Where there are none, or not all are found,
+            the files may write their records in another form, and finding no needle shows nothing;
             `details["controls_found"]` says how many are.
 
     Returns:
         Evidence whose m is the number of files; `would_settle` names the first few that hold
-        something or cannot be read.
+        something or cannot be read, and says which controls are missing.
 
     Raises:
         ValueError: there is no file or no needle.
@@ -196,61 +152,15 @@ def _look_into(file: StoredFile, search: NeedleSearch, found: set[int], looked: 
     """Look into one file; False if not all of it could be seen."""
     end = b""
     try:
-        stream, packed = _unpacked(file)
+        stream, packed = unpacked(file.stream, file.decoded)
         for fresh, piece in search.pieces(stream):
             search.look(piece, found)
             looked.bytes += fresh
-            packed = packed or _is_even(piece)
+            packed = packed or file.decoded or is_even(piece)
             end = piece[-8:]
-    except _DAMAGED:
+    except DAMAGED:
         return False
-    return file.decoded or not (packed or end in _PACKED_ENDS)
-
-
-def _unpacked(file: StoredFile) -> tuple[Readable, bool]:
-    """Return what a file holds, and whether parts of that are packed in a way not undone here."""
-    stream: Readable = file.stream
-    for _ in range(_DEEPEST):
-        head = filled(stream, _HEAD_BYTES)
-        stream = rejoined = io.BufferedReader(_Rejoined(head, stream))
-        unpack = next((how for magic, how in _UNPACK.items() if head.startswith(magic)), None)
-        if unpack is None or file.decoded:
-            return stream, head.startswith(_PACKED_STARTS)
-        stream = unpack(rejoined)
-    return stream, True
-
-
-class _Rejoined(io.RawIOBase):
-    """A stream of which the first bytes were read already."""
-
-    def __init__(self, head: bytes, rest: Readable) -> None:
-        self._head, self._rest = head, rest
-
-    @override
-    def readable(self) -> bool:
-        return True
-
-    @override
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        space = memoryview(buffer).cast("B")
-        part = self._head[: len(space)] or self._rest.read(len(space))
-        self._head = self._head[len(space) :]
-        space[: len(part)] = part
-        return len(part)
-
-
-def _arrow(stream: Rejoined, codec: str) -> Readable:
-    unpacked: Readable = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
-    return unpacked
-
-
-def _is_even(piece: bytes) -> bool:
-    """Say whether the first 64 KiB of a piece use all bytes alike, as packed ones do."""
-    if len(piece) < _SAMPLE_BYTES:
-        return False
-    counts = np.bincount(np.frombuffer(piece, np.uint8, _SAMPLE_BYTES), minlength=256)
-    shares = counts[counts > 0] / _SAMPLE_BYTES
-    return float(-(shares * np.log2(shares)).sum()) > _PACKED_ENTROPY
+    return file.decoded or not (packed or end in PACKED_ENDS)
 
 
 def _evidence(needles: Sequence[Needle], controls: Sequence[Needle], looked: _Looked) -> Evidence:
@@ -275,12 +185,19 @@ def _evidence(needles: Sequence[Needle], controls: Sequence[Needle], looked: _Lo
             "controls": float(len(controls)),
             "controls_found": float(len(looked.found) - kinds.total()),
         },
-        would_settle=_would_settle(looked),
+        would_settle=_would_settle(looked, len(controls), len(looked.found) - kinds.total()),
     )
 
 
-def _would_settle(looked: _Looked) -> str:
+def _would_settle(looked: _Looked, controls: int, controls_found: int) -> str:
     said = []
+    if not controls:
+        said.append("the same look for records that are kept, to show that it finds what is there")
+    elif controls_found < controls:
+        said.append(
+            f"the form in which these files write a record: of {controls} that are kept, "
+            f"{controls_found} were found"
+        )
     if looked.holding:
         said.append(f"files written anew without the records: {_some(looked.holding)}")
     if looked.unreadable:

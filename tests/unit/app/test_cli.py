@@ -87,6 +87,14 @@ def test_keys_create_prints_the_token_alone_and_the_service_knows_it(
         assert authenticate(session, result.stdout.strip()).role == "auditor"
 
 
+@pytest.mark.parametrize("name", ["", "   ", "audit\u202eor", "a\nb"])
+def test_keys_create_refuses_a_name_that_cannot_be_seen(lethe: Lethe, name: str) -> None:
+    result = lethe("keys", "create", "--role", "dpo", "--name", name)
+    assert result.returncode == 2
+    assert "--name" in result.stderr
+    assert result.stdout == ""
+
+
 def test_keys_init_makes_private_files_and_replaces_none(lethe: Lethe, tmp_path: Path) -> None:
     secrets = {"LETHE_SUBJECT_SECRET": SECRET, "LETHE_VAULT_SECRET": SECRET}
     assert lethe("keys", "init", **secrets).returncode == 0

@@ -475,7 +475,8 @@ def test_only_the_dpo_decides(office: Office, role: Role) -> None:
 def test_a_request_is_refused_with_a_reason(office: Office) -> None:
     request_id = office.request("awaiting_approval", identifiers=(ANA,))
     browser = office.browser(Role.DPO)
-    assert send(browser, request_id, "reject", reason="no").status_code == 422
+    for nothing in ("no", "   ", "  a  ", "as agreed\u202e"):
+        assert send(browser, request_id, "reject", reason=nothing).status_code == 422
     named = send(browser, request_id, "reject", reason=f"{ANA.value} withdrew it")
     assert named.status_code == 422
     assert "Say it without naming the person" in named.text
@@ -576,7 +577,13 @@ def _certified(office: Office) -> UUID:
                 "verdict": "pass",
                 "by": "process",
                 "summary": "By its process.",
-                "checks": [{"name": "loss_membership", "verdict": "pass", "reason": "within"}],
+                "checks": [
+                    {
+                        "name": "loss_membership",
+                        "verdict": "inconclusive",
+                        "reason": "beyond. Shown only: it decides nothing here.",
+                    }
+                ],
                 "margins": {"membership": 0.1, "alpha": 0.01, "utility_drop": 0.02},
             },
         )
@@ -602,6 +609,8 @@ def test_a_certificate_is_told_in_plain_words(office: Office) -> None:
     assert "dataset/scans@1 was not reached: It is DICOM" in text
     assert "What a model gave out before the erasure" in text
     assert "allowed from 0.4 to 0.6" in text
+    assert '<span class="verdict verdict-shown">shown: inconclusive</span>' in text
+    assert "verdict-inconclusive" not in text
     assert "partially completed" in text
 
 

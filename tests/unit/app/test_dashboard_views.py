@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.lifecycle import REQUEST_MOVES, RequestState
+from app.dashboard.certificate_views import signed_check
+from app.dashboard.check_views import check_view
 from app.dashboard.intervals import WIDTH, plot_interval
 from app.dashboard.pages import TEMPLATES
+from app.dashboard.report_checks import check_row
 from app.dashboard.repository import ClosedCounts
 from app.dashboard.request_views import MOVING, decisions, entry_view, stages
-from app.dashboard.run_views import check_view, run_view
+from app.dashboard.run_views import run_view
 from app.dashboard.session import LIFETIME, read_session, sign_session
 from app.dashboard.views import clock_counts, short_id, stored_sla
-from app.dashboard.words import CHECKS, WHAT_NEXT, check_words
+from app.dashboard.words import CHECKS, PROVES_NOTHING, WHAT_NEXT, check_words
 from app.intake.schemas import TimelineEntry
 from app.models import Action
 from app.runs.schemas import RunOut, StepOut
@@ -26,6 +29,11 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 SECRET = "vault-secret-vault-secret-vault-secret"
 KEY = UUID("0193aaaa-0000-7000-8000-00000000beef")
+SHOWN = "Shown only: it decides nothing here."
+CERTIFIED = (
+    *("name", "threat_model", "reference", "unit", "n", "m"),
+    *("estimate", "low", "high", "level"),
+)
 
 
 # Sessions.
@@ -215,6 +223,34 @@ def test_a_check_is_shown_with_its_part_of_the_verdict() -> None:
     assert shown.plot is not None
     assert "allowed from 0.3 to 0.7" in shown.plot.description
     assert check_view(make_check(), {}).verdict == "not judged"
+
+
+@pytest.mark.parametrize(
+    ("by", "verdict", "reason", "badge", "role"),
+    [
+        ("process", "pass", "No record is in it.", "pass", "rests"),
+        ("process", "inconclusive", f"Reaches beyond. {SHOWN}", "shown: inconclusive", "shown"),
+        ("process", "fail", f"Found. {SHOWN}", "shown: fail", "shown"),
+        ("process", "reported", "Not sure of the records before.", "reported", "shown"),
+        ("statistics", "reported", "Not sure of the records before.", PROVES_NOTHING, "can fail"),
+        ("statistics", "inconclusive", "Reaches beyond.", "inconclusive", "can fail"),
+    ],
+)
+def test_run_report_and_certificate_give_a_check_one_badge(
+    by: str, verdict: str, reason: str, badge: str, role: str
+) -> None:
+    said = {"name": "loss_membership", "verdict": verdict, "reason": reason}
+    check = make_check()
+    shown = check_view(check, {"by": by, "checks": [said], "margins": {}})
+    assert (shown.badge, shown.role) == (badge, role)
+    assert shown.decides == (verdict != "reported" and role != "shown")
+    row = check_row(check, shown)
+    assert (row.badge, row.role) == (badge, role)
+    # A certificate says neither family nor by what it was judged; the guarantee tells.
+    kept = {name: check[name] for name in CERTIFIED} | {**said, "margin": 0.15}
+    guarantee = {"process": "exact", "statistics": "approximate"}[by]
+    signed = signed_check(kept, guarantee)
+    assert (signed.badge, signed.role) == (badge, role)
 
 
 def test_a_check_without_words_of_its_own_keeps_its_name() -> None:

@@ -213,13 +213,13 @@ def test_a_run_that_nobody_knows_is_not_found(case: Case) -> None:
 def test_a_run_that_erases_records_is_told_by_its_dataset(case: Case) -> None:
     text = case.browser(Role.DPO).get(f"/dashboard/runs/{case.erasing}").text
     assert "notes@1" in text
-    assert "Nothing was measured." in text
+    assert "Nothing was searched." in text
     assert "The eight methods" not in text
 
 
 def test_the_request_s_page_shows_what_decided_and_links_to_all(case: Case) -> None:
     text = case.browser(Role.DPO).get(f"/dashboard/requests/{case.request}").text
-    assert text.count('<article class="check ') == 1
+    assert text.count('<article class="check">') == 1
     assert "Full report, 3 checks" in text
     assert f'href="/dashboard/runs/{case.run}"' in text
     assert f'href="/dashboard/runs/{case.run}/report.pdf"' in text

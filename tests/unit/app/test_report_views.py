@@ -171,6 +171,8 @@ def test_a_request_s_page_shows_no_more_than_a_few_checks() -> None:
         "certified_bound",
         "stored_bytes",
         "utility_downstream",
+        "utility_retain_balanced",
+        "utility_holdout_balanced",
         "utility_worst_group",
         "calibration",
         "index_search",
@@ -254,6 +256,21 @@ def test_numbers_are_told_once_and_the_adjusted_p_value_where_there_is_one() -> 
     [
         (USE | {"details": {"accuracy_before": 0.9, "accuracy_after": 0.95}}, "90.0% → 95.0%"),
         (USE | {"estimate": -0.012}, "-1.2%"),
+        (
+            make_check(
+                name="utility_similar",
+                family="comparison",
+                details={"accuracy_before": 0.9, "accuracy_after": 0.95},
+            ),
+            "90.0% → 95.0%",
+        ),
+        (
+            make_check(
+                name="calibration", family="comparison", details={"before": 0.04}, estimate=0.0512
+            ),
+            "4.0 → 5.1 percentage points",
+        ),
+        (make_check(name="prompted_baseline", family="comparison", estimate=0.712), "0.71 AUC"),
         (make_check(family="comparison", details={"before": 0.04}, estimate=0.05), "0.04 → 0.05"),
         (
             make_check(
@@ -277,6 +294,11 @@ def test_a_check_is_told_from_before_to_after(check: Mapping[str, Any], said: st
 def test_a_change_has_its_interval() -> None:
     rows = report_view(_run(), [USE, CHANGE], "").checks
     assert [one.interval for one in rows] == ["change -1.0% to +1.0%", "change -0.50 to -0.30"]
+    similar = USE | {"name": "utility_similar", "family": "comparison"}
+    similar["details"] = {"accuracy_before": 0.9, "accuracy_after": 0.9}
+    told = make_check(name="prompted_baseline", family="comparison", low=0.6123, high=0.8)
+    rows = report_view(_run(), [similar, told], "").checks
+    assert [one.interval for one in rows] == ["change -1.0% to +1.0%", "0.61 to 0.80"]
 
 
 SPARSE = make_check(name="sparse_test", family="sparse", estimate=0.0, low=None, high=None)

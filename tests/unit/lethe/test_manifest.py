@@ -26,7 +26,7 @@ def statement(
     verdict: str = "pass",
 ) -> dict[str, object]:
     digest = hashlib.sha256(content).hexdigest()
-    other = {"after": [], "evidence": []}
+    other: dict[str, Any] = {"after": [], "evidence": []}
     action = {
         "after": [{"name": name, "sha256": digest}],
         "evidence": [{"name": check, "verdict": verdict, "n": forgotten}],
@@ -89,9 +89,7 @@ def test_a_version_that_an_approximate_method_made_proves_nothing() -> None:
 @pytest.mark.parametrize("trained_on", [1, 3])
 def test_a_forgotten_record_that_was_trained_on_is_noticed(trained_on: int) -> None:
     # No proof of absence can be made of it, so one is missing.
-    made: dict[str, Any] = absence_proofs(
-        [*TRAINED, *FORGOTTEN[:trained_on]], FORGOTTEN
-    ).as_dict()
+    made: dict[str, Any] = absence_proofs([*TRAINED, *FORGOTTEN[:trained_on]], FORGOTTEN).as_dict()
     content = manifest(**made)
     with pytest.raises(ManifestInvalid, match=f"3 records were .* {3 - trained_on} are proven"):
         verify_manifest(statement(content), content)

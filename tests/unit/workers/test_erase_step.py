@@ -53,7 +53,8 @@ def erased(path: Path, table: pa.Table, records: Sequence[int]) -> Result:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_erased_is_looked_for_and_gone(tmp_path: Path, kind: str) -> None:
     result = erased(tmp_path / f"d.{kind}", reviews(REVIEWS), [3, 4, 29])
-    evidence = result["stored_bytes"]
+    [evidence] = result["checks"]
+    assert result["not_run"] == []
     assert (evidence["estimate"], evidence["n"]) == (0, 3)
     assert evidence["details"]["unreadable"] == 0
     assert evidence["details"]["controls"] == evidence["details"]["controls_found"] == 8
@@ -72,15 +73,21 @@ def test_a_text_that_someone_who_stays_has_as_well_is_not_left_over(
     result = erased(tmp_path / f"d.{kind}", reviews(texts), [3, 4, 29])
     # The texts of records 3 and 4 were found in the rows that stay, also in those of a compressed
     # file; record 29 is still told by its own.
-    assert (result["stored_bytes"]["estimate"], result["stored_bytes"]["n"]) == (0, 1)
+    [evidence] = result["checks"]
+    assert (evidence["estimate"], evidence["n"]) == (0, 1)
+    [untold] = result["not_run"]
+    assert untold["name"] == "stored_bytes"
+    assert untold["reason"].startswith("of 3 erased records, 2 hold no long text and no identifier")
     only_shared = erased(tmp_path / f"e.{kind}", reviews(texts), [3, 4])
-    assert only_shared["stored_bytes"] is None
+    assert only_shared["checks"] == []
+    assert "of 2 erased records, 2 hold" in only_shared["not_run"][0]["reason"]
 
 
 def test_one_own_text_among_shared_ones_still_tells_a_record(tmp_path: Path) -> None:
     table = reviews(REVIEWS).append_column("note", [["the same remark for every guest"] * 30])
     result = erased(tmp_path / "d.parquet", table, [7])
-    assert (result["stored_bytes"]["estimate"], result["stored_bytes"]["n"]) == (0, 1)
+    [evidence] = result["checks"]
+    assert (evidence["estimate"], evidence["n"]) == (0, 1)
 
 
 def test_a_text_left_beside_the_rows_fails_and_leaves_no_copy(tmp_path: Path) -> None:
@@ -99,13 +106,109 @@ def test_texts_within_lists_and_structs_are_looked_for(tmp_path: Path) -> None:
     table = table.replace_schema_metadata({"example": REVIEWS[5]})
     with pytest.raises(RewriteFailed):
         erased(tmp_path / "d.parquet", table, [5])
-    assert erased(tmp_path / "d.parquet", table, [6])["stored_bytes"]["n"] == 1
+    assert erased(tmp_path / "d.parquet", table, [6])["checks"][0]["n"] == 1
 
 
-def test_records_without_a_long_text_give_no_evidence(tmp_path: Path) -> None:
+def people(count: int) -> pa.Table:
+    """Numbers and an e-mail address each, and a city that many share."""
+    return pa.table(
+        {
+            "email": [f"p{n}@example.org" for n in range(100, 100 + count)],
+            "customer": [4_711_000 + n for n in range(count)],
+            "city": ["Rotterdam 3012"] * count,
+            "amount": [0.5 + n for n in range(count)],
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_short_identifiers_tell_records_that_have_no_long_text(tmp_path: Path, kind: str) -> None:
+    result = erased(tmp_path / f"d.{kind}", people(40), [3, 4])
+    [evidence] = result["checks"]
+    assert (evidence["estimate"], evidence["n"], result["not_run"]) == (0, 2, [])
+    assert evidence["details"]["controls"] == evidence["details"]["controls_found"] == 8
+    said = json.dumps(result)
+    assert "example.org" not in said
+    assert "4711" not in said
+    # One of them writes from another's address: then the number alone tells the record.
+    table = people(40)
+    shared = table.set_column(0, "email", [["one@example.org"] * 40])
+    assert erased(tmp_path / f"e.{kind}", shared, [3, 4])["checks"][0]["n"] == 2
+    nothing = shared.drop_columns(["customer"])
+    result = erased(tmp_path / f"f.{kind}", nothing, [3, 4])
+    assert result["checks"] == []
+    assert "of 2 erased records, 2 hold" in result["not_run"][0]["reason"]
+
+
+def test_a_text_within_the_bytes_of_one_who_stays_is_not_left_over(tmp_path: Path) -> None:
+    letters = [b"<p>" + REVIEWS[5].encode() if n == 9 else b"<p>" for n in range(30)]
+    table = reviews(REVIEWS).append_column("letter", pa.array(letters))
+    result = erased(tmp_path / "d.parquet", table, [5, 6])
+    assert [one["n"] for one in result["checks"]] == [1]
+
+
+@pytest.mark.parametrize("left", ["p105@example.org", "4711005"])
+def test_an_identifier_left_beside_the_rows_fails(tmp_path: Path, left: str) -> None:
+    table = people(40).replace_schema_metadata({"example": f"last seen: {left}"})
+    assert erased(tmp_path / "d.parquet", table, [6])["checks"][0]["estimate"] == 0
+    with pytest.raises(RewriteFailed, match="text of 1 erased records") as failed:
+        erased(tmp_path / "e.parquet", table, [5, 6])
+    assert left not in str(failed.value) + failed.value.advice
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "jsonl.gz"])
+def test_a_number_that_is_part_of_another_is_not_left_over(tmp_path: Path, kind: str) -> None:
+    table = pa.table({"id": ["471100", "471101", "b"], "x": [0.1, 0.2, 12_471_101], "y": [1.0] * 3})
+    result = erased(tmp_path / f"d.{kind}", table, [0])
+    assert [(one["n"], one["estimate"]) for one in result["checks"]] == [(1, 0)]
+    # "471101" stands in a number that stays.
+    result = erased(tmp_path / f"e.{kind}", table, [1])
+    assert result["checks"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        # What lies in two cells of one who stays, with what is between them.
+        ("d.csv", 'a,b\n"12,345678",z\nx12,345678\n'),
+        # Read as a number it is written another way.
+        ("d.jsonl", '{"a": "1234.50"}\n{"a": "b", "x": 1234.50}\n'),
+    ],
+)
+def test_what_only_looks_like_an_identifier_in_the_raw_file_is_not_left_over(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    job = EraseJob(
+        uri=str(tmp_path / name),
+        format=name.partition(".")[2],
+        key=b"k" * 32,
+        erased=(),
+        records=(0,),
+        target_uri=str(tmp_path / f"after-{name}"),
+    )
+    desk = Desk(ArtifactStore(f"file://{tmp_path}/store"), lambda _: None, lambda _: None)
+    result = erase(job, desk)
+    assert result["checks"] == []
+    assert len(result["not_run"]) == 1
+
+
+def test_records_that_nothing_tells_are_said(tmp_path: Path) -> None:
     table = reviews(["yes", "no", "-" * 80, "perhaps"])
-    assert erased(tmp_path / "d.csv", table, [0, 2])["stored_bytes"] is None
-    assert erased(tmp_path / "e.csv", table, [])["stored_bytes"] is None
+    result = erased(tmp_path / "d.csv", table, [0, 2])
+    assert result["checks"] == []
+    [untold] = result["not_run"]
+    assert "of 2 erased records, 2 hold" in untold["reason"]
+    again = erased(tmp_path / "e.csv", table, [])
+    assert again["checks"] == []
+    assert [one["name"] for one in again["not_run"]] == ["stored_bytes"]
+    assert "nothing was written" in again["not_run"][0]["reason"]
+
+
+def test_a_file_of_which_no_record_is_kept_says_that_it_has_no_controls(tmp_path: Path) -> None:
+    [evidence] = erased(tmp_path / "d.csv", reviews(REVIEWS[:2]), [0, 1])["checks"]
+    assert (evidence["estimate"], evidence["details"]["controls"]) == (0, 0)
+    assert evidence["would_settle"].startswith("the same look for records that are kept")
 
 
 def test_every_file_of_a_folder_is_looked_into(tmp_path: Path) -> None:
@@ -122,7 +225,7 @@ def test_every_file_of_a_folder_is_looked_into(tmp_path: Path) -> None:
         target_uri=str(tmp_path / "after"),
     )
     desk = Desk(ArtifactStore(f"file://{tmp_path}/store"), lambda _: None, lambda _: None)
-    evidence = erase(job, desk)["stored_bytes"]
+    [evidence] = erase(job, desk)["checks"]
     # Three files as they lie, and their rows.
     assert (evidence["estimate"], evidence["n"], evidence["m"]) == (0, 2, 4)
     size = sum(len(path.read_bytes()) for path in (tmp_path / "after").iterdir())
