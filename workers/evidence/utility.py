@@ -1,6 +1,7 @@
 """What unlearning cost: the model's accuracy on records that it was not to forget."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -43,21 +44,9 @@ def utility(
     low, high = mean_interval(mean, spread / math.sqrt(n), n - 1, LEVEL) if n > 1 else (None, None)
     names = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")
     needed = math.ceil((1.96 * spread / _HALF_WIDTH) ** 2) if n > 1 else None
-    return Evidence(
-        name=f"utility_{set_name}",
-        family="utility",
-        threat_model="T1",
-        reference="the same records, scored by the model before unlearning",
-        unit="record",
-        n=n,
-        m=n,
-        estimate=mean,
-        low=low,
-        high=high,
-        level=LEVEL if n > 1 else None,
-        details={name: float(np.mean(row)) for name, row in zip(names, rows, strict=True)},
-        would_settle=f"{max(needed or 0, 2)} records, for an interval of {_HALF_WIDTH} either side",
-    )
+    details = {name: float(np.mean(row)) for name, row in zip(names, rows, strict=True)}
+    settle = f"{max(needed or 0, 2)} records, for an interval of {_HALF_WIDTH} either side"
+    return _change(set_name, n, mean, (low, high), details, settle)
 
 
 def balanced_utility(
@@ -100,8 +89,22 @@ def balanced_utility(
     freedom = float(squares.sum() ** 2 / (squares**2 / weights).sum()) if error else 1.0
     low, high = mean_interval(mean, error, freedom, LEVEL)
     n = sum(one.size for one in groups)
+    details = {"balanced": 1.0, "classes": float(len(groups))}
+    settle = "more records of the rare classes"
+    return _change(f"{set_name}_balanced", n, mean, (low, high), details, settle)
+
+
+def _change(
+    what: str,
+    n: int,
+    mean: float,
+    interval: tuple[float | None, float | None],
+    details: Mapping[str, float],
+    would_settle: str,
+) -> Evidence:
+    low, high = interval
     return Evidence(
-        name=f"utility_{set_name}_balanced",
+        name=f"utility_{what}",
         family="utility",
         threat_model="T1",
         reference="the same records, scored by the model before unlearning",
@@ -111,9 +114,9 @@ def balanced_utility(
         estimate=mean,
         low=low,
         high=high,
-        level=LEVEL,
-        details={"balanced": 1.0, "classes": float(len(groups))},
-        would_settle="more records of the rare classes",
+        level=None if low is None else LEVEL,
+        details=details,
+        would_settle=would_settle,
     )
 
 
