@@ -53,7 +53,7 @@ def exposures(
     """
     task: object = model.task
     if not isinstance(task, OfText):
-        raise NotApplicable("the model reads no text that could hold a secret")
+        raise NotApplicable("the model itself reads no text that could hold a secret")
     if not rows:
         raise ValueError("there is no record whose secret could be asked for")
     draws = np.random.default_rng(seed)

@@ -146,7 +146,7 @@ def _prompted(before: Ensemble, parts: Parts, limits: Limits, plan: Plan) -> Ite
     if not plan.full:
         return
     if not isinstance(before.task, OfText):
-        raise NotApplicable("the model reads no text, so that it cannot be told to pretend")
+        raise NotApplicable("the model itself reads no text, so that it cannot be told to pretend")
     sides = [
         Scored(prefixed(before, part.rows, PRETEND), part.subjects)
         for part in (parts.forget, parts.holdout)

@@ -139,7 +139,7 @@ def rephrased(model: Ensemble, rows: Rows, column: str) -> Scores:
 def _of_text(model: Ensemble) -> OfText:
     task: object = model.task
     if not isinstance(task, OfText):
-        raise NotApplicable("the model reads no text, so that nothing can be asked in other words")
+        raise NotApplicable("the model itself reads no text: nothing can be asked in other words")
     return task
 
 

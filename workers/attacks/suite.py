@@ -234,7 +234,7 @@ def _known(model: Ensemble, examples: Examples) -> Scores:
 def _holding(task: object, part: Part, column: str) -> Part:
     """Return the records whose text holds the secret that they have in a column."""
     if not isinstance(task, OfText):
-        raise NotApplicable("the model reads no text that could hold a secret")
+        raise NotApplicable("the model itself reads no text that could hold a secret")
     part = part.bringing(column)
     texts = zip(part.rows, _texts(task, part), strict=True)
     places = [i for i, (row, text) in enumerate(texts) if str(row[column]) in text]
