@@ -46,20 +46,21 @@ def trained_records(model: ModelJob, limit: int) -> list[Record]:
 def holdout_records(model: ModelJob, limit: int) -> list[Record]:
     """Return up to `limit` records that the model is never trained on, nor to leave out.
 
-    Of whole owners, those with the smallest digest first: part of somebody's records is less like
-    them than all. The first owner is taken whatever the limit.
+    Of whole owners, those with the smallest digest first, since part of somebody's records is less
+    like them than all. Who has more than are left to take is passed over; where nobody has fewer
+    than the limit, the first is taken all the same.
     """
     by_owner: dict[str, list[Record]] = {}
     for source in model.sources:
         for record in _read(source, model.default_phone_region):
             if record.bucket >= model.holdout_from and not _excluded(source, record):
                 by_owner.setdefault(record.owner, []).append(record)
+    owners = sorted(by_owner.values(), key=lambda records: min(one.digest for one in records))
     taken: list[Record] = []
-    for own in sorted(by_owner.values(), key=lambda records: min(one.digest for one in records)):
-        if taken and len(taken) + len(own) > limit:
-            break
-        taken += own
-    return _ordered(taken)
+    for own in owners:
+        if len(taken) + len(own) <= limit:
+            taken += own
+    return _ordered(taken or next(iter(owners), []))
 
 
 def records_by_number(model: ModelJob, wanted: Sequence[tuple[int, int]]) -> list[Record]:
