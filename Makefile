@@ -56,7 +56,7 @@ up: install
 	@$(BIN)/lethe up
 
 test: install
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(TEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 check: install
 	$(BIN)/ruff format --check .

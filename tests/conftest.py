@@ -176,3 +176,9 @@ def settings(database_urls: DatabaseUrls, redis_url: str, tmp_path: Path) -> Set
         vault_secret=SecretStr(SECRET),
         signing_keys=tmp_path / "keys",
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow tests, so that no process ends long after the other."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

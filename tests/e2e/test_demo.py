@@ -17,7 +17,7 @@ import pytest
 
 from app.supervisor.servers import SOCKET_PARENT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 REPOSITORY = Path(__file__).parents[2]
 PORT = 8000
 

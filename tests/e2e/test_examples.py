@@ -20,7 +20,7 @@ from lethe.certificate import verify_bundle
 from lethe.client import JsonObject
 from lethe.keys import parse_public_keys
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("examples")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("LETHE_TEST_DATA") or REPOSITORY / "../shared/data")
 NUMBER = r"(-?\d+\.\d+|nan)"

@@ -32,7 +32,7 @@ from lethe.log_export import audit_log
 from lethe.notes import open_checkpoint
 
 # Once for all tests of the module, so all of them in one process.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("main job")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 REASON = "One person is too few to measure; exact retraining follows on the date."
 CLOSED = frozenset({"completed", "partially_completed"})
 

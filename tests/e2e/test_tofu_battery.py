@@ -48,7 +48,7 @@ from workers.recipes import make_task
 from workers.unlearn.seeds import deterministic
 
 # Each world is made once for all tests of the module, so all of them in one process.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("tofu battery")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("LETHE_TEST_DATA") or REPOSITORY / "../shared/data")
