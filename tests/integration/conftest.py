@@ -1,5 +1,3 @@
-import random
-import secrets
 from pathlib import Path
 
 import pytest
@@ -15,20 +13,6 @@ from workers.unlearn.seeds import deterministic
 def _workers_environment() -> None:
     """Jobs done in this process compute as a worker's child does, to the same bits."""
     deterministic()
-
-
-@pytest.fixture(autouse=True)
-def _same_keys_in_every_run(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Draw keys and seeds from the test's name.
-
-    A dataset's key says who is held out and a model's seed where training begins. With secret ones
-    a verdict at level alpha would be wrong in one run of 1 / alpha.
-    """
-    draws = random.Random(request.node.nodeid)
-    monkeypatch.setattr(secrets, "token_bytes", lambda count=32: draws.randbytes(count))
-    monkeypatch.setattr(secrets, "token_hex", lambda count=32: draws.randbytes(count).hex())
 
 
 @pytest.fixture
