@@ -115,7 +115,7 @@ class Child:
         A process that was killed takes a moment to go.
         """
         deadline = time.monotonic() + seconds
-        while self.wait(0) is False or _has_members(self.pid):
+        while not self.wait(0) or _has_members(self.pid):
             if time.monotonic() > deadline:
                 return False
             time.sleep(POLL_SECONDS)
